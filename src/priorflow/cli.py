@@ -1,0 +1,363 @@
+"""The command line: one sub-command per stage, run by the rules and by people."""
+
+__all__ = ["app", "main"]
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from priorflow.components import BadInput
+from priorflow.config import Config, Experiment, load_config, load_experiment, select_methods
+from priorflow.fingerprint import code_of, digest
+
+app = typer.Typer(
+    help="Inverse problems with generative priors: the stages of the workflow, one by one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A name or a YAML file.")]
+ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration of the run.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value that replaces one of the config.")
+]
+Output = Annotated[Path, typer.Option(help="What to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+CONFIG = Path("config.yaml")
+
+
+def _load(name: str, config: Path, overrides: list[str] | None) -> tuple[Config, Experiment]:
+    pairs = dict(item.partition("=")[::2] for item in overrides or [])
+    loaded = load_config(config, pairs)
+    return loaded, load_experiment(name, loaded.scale)
+
+
+def _fresh(output: Path, overwrite: bool) -> Path:
+    if output.exists() and not overwrite:
+        raise BadInput(f"{output}: exists already; --overwrite replaces it")
+    return output
+
+
+def _choose(kind: str, name: str, allowed: Any) -> str:
+    if name not in allowed:
+        raise BadInput(f"--{kind}: {name!r} is unknown; there are: {', '.join(allowed)}")
+    return name
+
+
+@app.command()
+def simulate(
+    experiment: Name,
+    output: Output,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    shard: Annotated[int, typer.Option(help="Which part, from 0.")] = 0,
+    shards: Annotated[int, typer.Option(help="Of how many.")] = 1,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate trajectories of the experiment's system, in natural units."""
+    from priorflow.stages.simulate import part, simulate
+
+    c, e = _load(experiment, config, overrides)
+    _choose("split", split, ("train", "valid", "test"))
+    simulate(
+        e.system,
+        part(e.data.rows(split), shard, shards),
+        _fresh(output, overwrite),
+        steps=e.data.steps,
+        burn_in=e.data.burn_in,
+        names=(e.name, "simulate"),
+        seed=c.seed,
+        base=e.base,
+    )
+
+
+@app.command()
+def chunk(
+    experiment: Name,
+    shards: Annotated[list[Path], typer.Argument(help="Stores of the simulate stage.")],
+    output: Output,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Join simulated shards to one standardised, rechunked, compressed Zarr store."""
+    from priorflow.stages.chunk import chunk
+
+    _, e = _load(experiment, config, overrides)
+    chunk(
+        shards, _fresh(output, overwrite), system=e.system, chunks=e.data.chunks, base=e.base
+    )
+
+
+def _observe(c: Config, e: Experiment, task: str, data: Path, split: str, cases: int) -> Any:
+    from priorflow.stages.observe import observe
+
+    t = e.tasks[task]
+    return observe(
+        data,
+        operator=t.operator,
+        system=e.system_of(task),
+        cases=cases,
+        steps=t.steps,
+        start=t.start,
+        context=max((m.context for m in e.models.values()), default=1),
+        names=(e.name, task, split),
+        seed=c.seed,
+        base=e.base,
+    )
+
+
+@app.command()
+def observe(
+    experiment: Name,
+    task: Annotated[str, typer.Option(help="The task.")],
+    data: Annotated[Path, typer.Option(help="The store of the test split.")],
+    output: Output,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make the observations of a task, which all methods share."""
+    from priorflow import store
+
+    c, e = _load(experiment, config, overrides)
+    _choose("task", task, e.tasks)
+    store.write(
+        _observe(c, e, task, data, "test", e.tasks[task].cases), _fresh(output, overwrite)
+    )
+
+
+@app.command()
+def train(
+    experiment: Name,
+    model: Annotated[str, typer.Option(help="The model.")],
+    output: Output,
+    train_data: Annotated[Path | None, typer.Option("--train", help="Training store.")] = None,
+    valid_data: Annotated[Path | None, typer.Option("--valid", help="Validation store.")] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Folder of shipped weights to use instead of training.")
+    ] = None,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Train one network, or put its shipped weights in place; goes on where it was killed."""
+    from priorflow.stages.train import train, use_pretrained
+
+    c, e = _load(experiment, config, overrides)
+    _choose("model", model, [name for name, m in e.models.items() if m.learned])
+    spec, code = e.model_spec(model, c.seed), model_code(e, model)
+    if pretrained is not None:
+        use_pretrained(pretrained, output, digest=digest(spec), code=code)
+        return
+    if train_data is None or valid_data is None:
+        raise BadInput("--train and --valid: both stores are needed to train")
+    full = spec | {"training": e.models[model].training.model_dump(mode="json")}
+    train(
+        train_data,
+        valid_data,
+        output,
+        full,
+        name=model,
+        device=c.device,
+        digest=digest(spec),
+        code=code,
+        base=e.base,
+    )
+
+
+@app.command()
+def infer(
+    experiment: Name,
+    task: Annotated[str, typer.Option(help="The task.")],
+    method: Annotated[str, typer.Option(help="The method.")],
+    observations: Annotated[Path, typer.Option(help="The store of the task's observations.")],
+    output: Output,
+    weights: Annotated[Path | None, typer.Option(help="weights.safetensors of its model.")] = None,
+    shard: Annotated[int, typer.Option(help="Which part of the cases, from 0.")] = 0,
+    shards: Annotated[int, typer.Option(help="Of how many.")] = 1,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw posterior samples with one method on one task."""
+    import torch
+
+    from priorflow.stages.infer import infer
+
+    c, e = _load(experiment, config, overrides)
+    _choose("task", task, e.tasks)
+    _choose("method", method, e.methods)
+    model = e.models[e.methods[method].model]
+    if model.learned and weights is None:
+        raise BadInput(f"--weights: {method} uses the network {e.methods[method].model}")
+    torch.set_num_threads(c.threads)
+    infer(
+        observations,
+        _fresh(output, overwrite),
+        e.run(method, task, c.seed).model_dump(),
+        model.model_dump(),
+        weights,
+        shard=shard,
+        shards=shards,
+        device=c.device,
+        base=e.base,
+    )
+
+
+@app.command()
+def evaluate(
+    experiment: Name,
+    method: Annotated[str, typer.Option(help="The method.")],
+    results: Annotated[Path, typer.Option(help="Folder with observations/ and posterior/.")],
+    output: Output,
+    timing: Annotated[Path, typer.Option(help="Where the seconds go.")],
+    shards: Annotated[int, typer.Option(help="Parts of each posterior.")] = 1,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Judge one method on all its tasks: a tidy Parquet table, a number per case."""
+    from priorflow.stages.evaluate import evaluate
+
+    c, e = _load(experiment, config, overrides)
+    _choose("method", method, e.methods)
+    tree = results / "ablations" if e.methods[method].ablation else results
+    pairs = [
+        (
+            e.run(method, task, c.seed).model_dump(),
+            results / "observations" / f"{task}.zarr",
+            [tree / posterior_name(task, method, i, shards) for i in range(shards)],
+        )
+        for task in e.tasks_of(method)
+    ]
+    evaluate(pairs, e.metrics, output, timing, e.base)
+
+
+@app.command()
+def tables(
+    experiment: Name,
+    metrics: Annotated[list[Path], typer.Argument(help="Parquet files of the evaluate stage.")],
+    output: Annotated[Path, typer.Option(help="The CSV; md, tex and html lie beside it.")],
+    published: Annotated[Path | None, typer.Option(help="CSV of published values.")] = None,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Join metrics and published values to a table, as CSV, Markdown, LaTeX and HTML."""
+    import pandas as pd
+
+    from priorflow.stages import tables as stage
+
+    _, e = _load(experiment, config, overrides)
+    table = stage.build(
+        pd.concat([pd.read_parquet(file) for file in metrics], ignore_index=True),
+        None if published is None else stage.read_published(published),
+        floor=e.floor,
+        limit=e.limit or None,
+        notes=e.notes(),
+        labels=e.labels(),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    stage.write_csv(table, output)
+    stage.write_markdown(table, output.with_suffix(".md"))
+    stage.write_latex(table, output.with_suffix(".tex"))
+    stage.write_html(table, output.with_suffix(".html"))
+
+
+@app.command()
+def figures(
+    experiment: Name,
+    figure: Annotated[str, typer.Option(help="The figure.")],
+    results: Annotated[Path, typer.Option(help="The experiment's folder of results.")],
+    output: Annotated[Path, typer.Option(help="The PNG; the SVG lies beside it.")],
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Draw one figure."""
+    from priorflow.components import load
+    from priorflow.stages.figures.base import Results, save
+
+    c, e = _load(experiment, config, overrides)
+    _choose("figure", figure, e.figures)
+    f = e.figures[figure]
+    methods = figure_methods(e, figure, c.methods)
+    tasks = f.tasks or (list(e.ablations[f.ablation].tasks) if f.ablation else list(e.tasks))
+    tree = "ablations/" if f.ablation else ""
+    draw = load(f.draw["class"], e.base)
+    drawn = draw(
+        Results(
+            folder=results,
+            methods=methods,
+            tasks=tasks,
+            models=f.models,
+            posteriors={
+                (m, t): [
+                    results / tree / posterior_name(t, m, i, c.shards) for i in range(c.shards)
+                ]
+                for m in methods
+                for t in e.tasks_of(m)
+            },
+            tree=tree,
+            facts={
+                "floor": e.floor,
+                "limit": e.limit,
+                "labels": e.labels(),
+                "solvers": {
+                    (m, t): e.run(m, t, c.seed).solver for m in methods for t in e.tasks_of(m)
+                },
+            },
+        ),
+        **{key: value for key, value in f.draw.items() if key != "class"},
+    )
+    save(drawn, output, output.with_suffix(".svg"))
+
+
+def figure_methods(e: Experiment, figure: str, chosen: list[str] | str) -> list[str]:
+    """The methods of a run that a figure shows."""
+    f, run = e.figures[figure], select_methods(e, chosen)
+    if f.ablation:
+        return [m for m in run if e.methods[m].ablation == f.ablation]
+    return [m for m in run if m in (f.methods or e.table_methods())]
+
+
+def posterior_name(task: str, method: str, shard: int, shards: int) -> str:
+    """The path of a posterior below its tree."""
+    suffix = "" if shards == 1 else f".{shard}of{shards}"
+    return f"posterior/{task}/{method}{suffix}.zarr"
+
+
+def model_code(e: Experiment, model: str) -> str:
+    """The fingerprint of what trains a model."""
+    m = e.models[model]
+    targets = [m.prior["class"], e.system["class"], "priorflow.stages.train:train"]
+    targets += [m.network["class"]] if m.network else []
+    return code_of(targets, e.base, ("torch", "lightning", "numpy"))
+
+
+@app.command()
+def check(
+    experiments: Annotated[list[str] | None, typer.Argument(help="Names; default: all.")] = None,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Read the configuration and every experiment at every scale, and say what is wrong."""
+    c = load_config(config, dict(item.partition("=")[::2] for item in overrides or []))
+    for name in experiments or c.experiments:
+        for scale in ("smoke", "laptop", "workstation", "paper"):
+            e = load_experiment(name, scale)
+            print(f"{e.name} at {scale}: {len(e.tasks)} tasks, {len(e.methods)} methods")
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's ends in one line and exit code 1."""
+    try:
+        app()
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,476 @@
+"""The typed configuration: `config.yaml` for a run, and one file per experiment.
+
+These models are the only source of defaults, of the JSON schema and of the table in
+`docs/configuration.md` (`priorflow schema` prints both).
+"""
+
+__all__ = ["Config", "Experiment", "Run", "load_config", "load_experiment"]
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from priorflow.components import BadInput, check
+
+Scale = Literal["smoke", "laptop", "workstation", "paper"]
+Stats = Literal["metrics", "posterior", "observations", "models"]
+Spec = dict[str, Any]
+ROOT = Path("workflow/experiments")
+
+
+class Strict(BaseModel):
+    """A section in which unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Config(Strict):
+    """`config.yaml`: what a user edits for a run."""
+
+    scale: Scale = Field("laptop", description="How large everything is; see the scales below.")
+    experiments: list[str] = Field(
+        ["lorenz63", "double_well", "damped_spring"],
+        description="Experiments to run: names in workflow/experiments, or paths of YAML files.",
+    )
+    methods: list[str] | Literal["all"] = Field(
+        "all", description="Methods to run, with their variants; or `all`."
+    )
+    seed: int = Field(0, ge=0, description="The master seed of all random streams.")
+    device: str = Field("cpu", description="Where networks run: `cpu`, `cuda`, `cuda:1`, …")
+    weights: Literal["pretrained", "train"] = Field(
+        "pretrained",
+        description="`pretrained` uses shipped weights where the model's digest matches and trains "
+        "the rest; `train` trains everything.",
+    )
+    threads: int = Field(
+        1, ge=1, description="Threads of one inference job; part of the result's last digits."
+    )
+    shards: int = Field(1, ge=1, description="Parallel jobs per method and task.")
+    results: str = Field("results", description="Folder of everything that is generated.")
+
+    @field_validator("experiments", "methods", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """`--config experiments="a b"` gives one string."""
+        return value.split() if isinstance(value, str) and value != "all" else value
+
+
+class Data(Strict):
+    """The trajectories that are simulated."""
+
+    trajectories: int = Field(1024, ge=3, description="Trajectories, all splits together.")
+    steps: int = Field(1024, ge=2, description="States per trajectory.")
+    burn_in: int = Field(0, ge=0, description="Transitions dropped before the first state.")
+    split: tuple[float, float, float] = Field(
+        (0.8, 0.1, 0.1), description="Shares of training, validation and test trajectories."
+    )
+    shards: int = Field(1, ge=1, description="Parallel simulation jobs per split.")
+    chunks: dict[str, int] = Field(
+        {"trajectory": 64}, description="Chunk lengths of the stores, by dimension."
+    )
+
+    def rows(self, split: str) -> range:
+        """The indices of the trajectories of a split."""
+        first = round(self.trajectories * self.split[0])
+        second = first + round(self.trajectories * self.split[1])
+        edges = {"train": (0, first), "valid": (first, second), "test": (second, self.trajectories)}
+        return range(*edges[split])
+
+
+class Task(Strict):
+    """One assimilation problem: what is observed, for how long, and what is known before."""
+
+    operator: Spec = Field(description="The operator: `class` and its arguments.")
+    steps: int = Field(15, ge=1, description="Observed states per case.")
+    initial: Literal["known", "climate"] = Field(
+        "known",
+        description="`known`: the true past is given; `climate`: a draw of the initial law.",
+    )
+    start: int = Field(0, ge=0, description="Index of the first state of the window.")
+    cases: int = Field(64, ge=1, description="Test cases, one per trajectory.")
+    members: int = Field(16, ge=1, description="Posterior samples per case.")
+    system: Spec = Field({}, description="Arguments of the system that differ in this task.")
+    label: str = Field("", description="A few words for tables and figures.")
+
+    @field_validator("operator")
+    @classmethod
+    def _noise(cls, spec: Spec) -> Spec:
+        if "class" not in spec:
+            raise ValueError("class: missing, name the operator as package.module:Name")
+        if not float(spec.get("noise_std", 1)) > 0:
+            raise ValueError(f"noise_std: {spec['noise_std']} is not allowed, it must be positive")
+        return spec
+
+
+class Training(Strict):
+    """How a network is trained."""
+
+    steps: int = Field(10_000, ge=1, description="Optimiser steps.")
+    batch: int = Field(4096, ge=1, description="Windows per step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    schedule: Literal["cosine", "linear"] = Field("cosine", description="Decay to zero.")
+    warmup: int = Field(100, ge=0, description="Steps of linear warm-up.")
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 for none.")
+    clip: float = Field(1.0, gt=0, description="Gradient norm at which gradients are clipped.")
+    interval: int = Field(500, ge=1, description="Steps between two checkpoints.")
+    precision: str = Field("32-true", description="Lightning's precision: `32-true`, `bf16-mixed`.")
+    devices: int = Field(1, ge=1, description="GPUs of one training job.")
+    threads: int = Field(1, ge=1, description="CPU threads of one training job.")
+
+
+class Model(Strict):
+    """A prior: learned if it has a network, otherwise built from the system."""
+
+    prior: Spec = Field(description="The prior: `class` and its arguments.")
+    network: Spec | None = Field(None, description="The network inside it.")
+    training: Training = Field(Training(), description="How it is trained.")
+    context: int = Field(1, ge=1, description="Past states that the model sees.")
+
+    @property
+    def learned(self) -> bool:
+        """Whether the model has to be trained."""
+        return self.network is not None
+
+
+class MethodTask(Strict):
+    """What a method does differently on one task."""
+
+    solver: Spec = Field({}, description="Hyper-parameters on this task.")
+    cases: int | None = Field(None, ge=1, description="The first so many cases only.")
+    members: int | None = Field(None, ge=1, description="Members, if not the task's.")
+    note: str = Field("", description="Printed beside the numbers of this task.")
+
+
+class Method(Strict):
+    """A solver with its settings."""
+
+    solver: Spec = Field(description="The solver: `class` and its hyper-parameters.")
+    model: str = Field("simulator", description="The prior that it uses: a name in `models`.")
+    tasks: dict[str, MethodTask] | None = Field(
+        None, description="The tasks that it runs on, with what differs there; default all."
+    )
+    label: str = Field("", description="Its name in tables and figures.")
+    note: str = Field("", description="Printed beside its numbers.")
+    tune: dict[str, list[Any]] = Field(
+        {}, description="Grid of hyper-parameters that `priorflow tune` tries on validation cases."
+    )
+    ablation: str = Field("", description="The ablation that it belongs to; empty for the table.")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {name: {} for name in value}
+        return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
+
+
+class Ablation(Strict):
+    """A sweep: variants of methods that share a task."""
+
+    tasks: dict[str, MethodTask] = Field(description="The tasks, with what differs there.")
+    methods: dict[str, dict[str, Any]] = Field(
+        description="Per method its grid: `solver: {field: [values]}`, or `model: [names]`."
+    )
+
+
+class Figure(Strict):
+    """A figure of the report."""
+
+    draw: Spec = Field(description="The drawing function: `class` and its arguments.")
+    caption: str = Field(description="What one sees, in a few sentences.")
+    category: str = Field("Results", description="Its category in the report.")
+    needs: list[Stats] = Field(["metrics"], description="What it reads.")
+    tasks: list[str] = Field([], description="Its tasks; empty for all.")
+    methods: list[str] = Field([], description="Its methods; empty for all.")
+    ablation: str = Field("", description="The ablation that it shows.")
+    models: list[str] = Field([], description="The models whose training it shows.")
+
+
+class Run(Strict):
+    """One method on one task, with everything resolved: what an inference job does."""
+
+    experiment: str
+    task: str
+    method: str
+    solver: Spec
+    model: str
+    operator: Spec
+    system: Spec
+    initial: str
+    cases: int
+    members: int
+    block: int
+    seed: int
+
+
+class Experiment(Strict):
+    """One file of workflow/experiments, at one scale."""
+
+    name: str
+    title: str = Field("", description="One line for the report.")
+    about: str = Field("", description="What the experiment shows; printed above its table.")
+    base: Path = Field(description="The folder of the file; set by the loader.")
+    system: Spec = Field(description="The system: `class` and its arguments.")
+    data: Data = Data()
+    tasks: dict[str, Task]
+    models: dict[str, Model] = {}
+    methods: dict[str, Method]
+    ablations: dict[str, Ablation] = {}
+    metrics: dict[str, Spec] = Field(description="The metrics, by name.")
+    figures: dict[str, Figure] = {}
+    block: int = Field(16, ge=1, description="Cases that are computed together.")
+    floor: str = Field("forecast", description="The method that ignores the observations.")
+    limit: str = Field("", description="The method that is exact, or the best there is.")
+
+    def tasks_of(self, method: str) -> list[str]:
+        """The tasks that a method runs on."""
+        chosen = self.methods[method].tasks
+        return list(self.tasks) if chosen is None else list(chosen)
+
+    def table_methods(self) -> list[str]:
+        """The methods of the table, without those of the ablations."""
+        return [name for name, method in self.methods.items() if not method.ablation]
+
+    def labels(self) -> dict[str, str]:
+        """What tasks and methods are called, where the file says it."""
+        named = {**self.tasks, **self.methods}
+        return {name: item.label for name, item in named.items() if item.label}
+
+    def notes(self) -> dict[str, str]:
+        """Remarks by `method` or `task/method`."""
+        notes = {name: m.note for name, m in self.methods.items() if m.note}
+        for name, method in self.methods.items():
+            for task, special in (method.tasks or {}).items():
+                if special.note:
+                    notes[f"{task}/{name}"] = special.note
+        return notes
+
+    def system_of(self, task: str) -> Spec:
+        """The system as a task sees it."""
+        return {**self.system, **self.tasks[task].system}
+
+    def run(self, method: str, task: str, seed: int) -> Run:
+        """Everything that an inference job depends on but code, data and weights."""
+        m, t = self.methods[method], self.tasks[task]
+        special = (m.tasks or {}).get(task, MethodTask())
+        return Run(
+            experiment=self.name,
+            task=task,
+            method=method,
+            solver={**m.solver, **special.solver},
+            model=m.model,
+            operator=t.operator,
+            system=self.system_of(task),
+            initial=t.initial,
+            cases=min(special.cases or t.cases, t.cases),
+            members=special.members or t.members,
+            block=self.block,
+            seed=seed,
+        )
+
+    def model_spec(self, model: str, seed: int) -> Spec:
+        """Everything that a trained network depends on but code: what its digest is made of."""
+        data = self.data.model_dump(mode="json", exclude={"shards", "chunks"})
+        spec = self.models[model].model_dump(mode="json")
+        spec["training"] = {
+            k: v for k, v in spec["training"].items() if k not in ("interval", "devices")
+        }
+        return {"experiment": self.name, "system": self.system, "data": data, "seed": seed, **spec}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid over `base`, section by section; a value of None removes a key."""
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read `config.yaml`.
+
+    Raises:
+        BadInput: Names the file and the key, and says what is allowed.
+    """
+    return _validate(Config, {**_read_yaml(Path(path)), **(overrides or {})}, Path(path))
+
+
+def load_experiment(name: str, scale: Scale, root: Path = ROOT) -> Experiment:
+    """Read an experiment at one scale, by its name in `root` or by the path of its file.
+
+    Raises:
+        BadInput: Names the file and the key, and says what is allowed.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else root / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in root.glob("*.yaml"))) or "none"
+        raise BadInput(f"experiments: {name!r} is unknown; there are: {known}, or give a path")
+    raw = _read_yaml(path)
+    scales = raw.pop("scales", {})
+    raw = merge(raw, scales.get(scale) or {})
+    raw = {"name": path.stem, "base": path.parent.resolve(), **raw}
+    raw["methods"] = _inherit(raw.get("methods") or {}, path)
+    raw["methods"] |= _expand_ablations(raw.get("ablations") or {}, raw["methods"], path)
+    experiment = _validate(Experiment, raw, path)
+    _check_names(experiment, path)
+    return experiment
+
+
+def select_methods(experiment: Experiment, methods: list[str] | Literal["all"]) -> list[str]:
+    """The methods of a run: those named, their variants, and the floor and the limit."""
+    names = list(experiment.methods)
+    if methods == "all":
+        return names
+    always = (experiment.floor, experiment.limit)
+    return [n for n in names if {n, n.partition(".")[0]} & set(methods) or n in always]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return yaml.safe_load(path.read_text()) or {}
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _validate(kind: type[Strict], raw: Mapping[str, Any], path: Path) -> Any:
+    try:
+        return kind(**raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        found = f", found {first['input']!r}" if not isinstance(first["input"], Mapping) else ""
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key; allowed here: {', '.join(_siblings(kind, first['loc']))}"
+            found = ""
+        raise BadInput(f"{path}: {key}: {message}{found}") from None
+
+
+def _siblings(kind: type[BaseModel], location: Iterable[Any]) -> list[str]:
+    """The keys that are allowed where the last part of `location` stands."""
+    model: Any = kind
+    for part in list(location)[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            if part not in model.model_fields:
+                continue
+            annotation = model.model_fields[part].annotation
+            candidates = [annotation, *getattr(annotation, "__args__", ())]
+            candidates += [b for a in candidates for b in getattr(a, "__args__", ())]
+            models = [a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)]
+            model = models[0] if models else model
+    return sorted(model.model_fields)
+
+
+def _inherit(methods: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    resolved: dict[str, Any] = {}
+    for name, raw in methods.items():
+        raw = dict(raw or {})
+        parent = raw.pop("extends", None)
+        if parent is not None and parent not in resolved:
+            raise BadInput(
+                f"{path}: methods.{name}.extends: {parent!r} is not a method above it; "
+                f"there are: {', '.join(resolved) or 'none'}"
+            )
+        inherited = {k: v for k, v in resolved.get(parent, {}).items() if k not in INDIVIDUAL}
+        resolved[name] = merge(inherited, raw)
+    return resolved
+
+
+INDIVIDUAL = ("label", "note", "tune")  # keys that a variant does not inherit
+
+
+def _expand_ablations(
+    ablations: Mapping[str, Any], methods: Mapping[str, Any], path: Path
+) -> dict[str, Any]:
+    variants: dict[str, Any] = {}
+    for ablation, raw in ablations.items():
+        for method, grid in (raw.get("methods") or {}).items():
+            key = f"{path}: ablations.{ablation}.methods.{method}"
+            if method not in methods:
+                raise BadInput(f"{key}: unknown method; there are: {', '.join(methods)}")
+            solver, models = grid.get("solver") or {}, grid.get("model") or [None]
+            for model, *values in product(models, *solver.values()):
+                settings = dict(zip(solver, values, strict=True))
+                parts = [f"{k}_{v}" for k, v in settings.items()] + ([model] if model else [])
+                name = ".".join([method, ablation, *parts]).replace("/", "_")
+                parent = {k: v for k, v in methods[method].items() if k not in INDIVIDUAL}
+                tasks = {
+                    task: merge(special or {}, {"solver": settings})
+                    for task, special in raw["tasks"].items()
+                }
+                variants[name] = {**parent, "tasks": tasks, "ablation": ablation}
+                variants[name] |= {"model": model} if model else {}
+    return variants
+
+
+def _check_names(experiment: Experiment, path: Path) -> None:
+    """Every name that one section uses must stand in another, every component must exist."""
+    e = experiment
+    for name, method in e.methods.items():
+        for task in method.tasks or {}:
+            _known(path, f"methods.{name}.tasks", task, e.tasks)
+        _known(path, f"methods.{name}.model", method.model, e.models)
+    _known(path, "floor", e.floor, e.methods)
+    if e.limit:
+        _known(path, "limit", e.limit, e.methods)
+    for name, figure in e.figures.items():
+        for task in figure.tasks:
+            _known(path, f"figures.{name}.tasks", task, e.tasks)
+        for method in figure.methods:
+            _known(path, f"figures.{name}.methods", method, e.methods)
+        for model in figure.models:
+            _known(path, f"figures.{name}.models", model, e.models)
+        if figure.ablation:
+            _known(path, f"figures.{name}.ablation", figure.ablation, e.ablations)
+    longest = max(task.start + task.steps for task in e.tasks.values()) + 1
+    if longest > e.data.steps:
+        raise BadInput(f"{path}: data.steps: {e.data.steps} is too short, a task needs {longest}")
+    for name, task in e.tasks.items():
+        if task.cases > len(e.data.rows("test")):
+            raise BadInput(
+                f"{path}: tasks.{name}.cases: {task.cases} is more than the "
+                f"{len(e.data.rows('test'))} test trajectories"
+            )
+    for key, spec in _components(e):
+        try:
+            check(spec, e.base)
+        except BadInput as error:
+            raise BadInput(f"{path}: {key}: {error}") from None
+        except KeyError:
+            raise BadInput(f"{path}: {key}: class: missing, name it as package.module:Name") from None
+
+
+def _components(e: Experiment) -> Iterable[tuple[str, Spec]]:
+    yield "system", e.system
+    for name, task in e.tasks.items():
+        yield f"tasks.{name}.operator", task.operator
+        yield f"tasks.{name}.system", e.system_of(name)
+    for name, model in e.models.items():
+        yield f"models.{name}.prior", model.prior
+        if model.network is not None:
+            yield f"models.{name}.network", model.network
+    for name, method in e.methods.items():
+        yield f"methods.{name}.solver", method.solver
+        for task, special in (method.tasks or {}).items():
+            yield f"methods.{name}.tasks.{task}.solver", {**method.solver, **special.solver}
+    for name, metric in e.metrics.items():
+        yield f"metrics.{name}", metric
+    for name, figure in e.figures.items():
+        yield f"figures.{name}.draw", figure.draw
+
+
+def _known(path: Path, key: str, name: str, allowed: Iterable[str]) -> None:
+    if name not in allowed:
+        raise BadInput(f"{path}: {key}: {name!r} is unknown; there are: {', '.join(allowed)}")

@@ -1,0 +1,156 @@
+"""Infer: posterior samples of one method on one task, in fixed blocks of cases."""
+
+__all__ = ["infer", "sample"]
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from priorflow import store
+from priorflow.components import BadInput, build
+from priorflow.priors.base import Climate, Known, StateSpace
+from priorflow.rng import Streams
+from priorflow.solvers.base import Diverged, Posterior
+from priorflow.stages.cost import Cost
+from priorflow.stages.models import build_prior, restore
+from priorflow.stages.progress import log, track
+from priorflow.stages.simulate import part
+from priorflow.systems.base import Standardised
+
+
+def sample(
+    observations: xr.Dataset,
+    run: Mapping[str, Any],
+    model: Mapping[str, Any],
+    weights: Path | None,
+    *,
+    cases: range,
+    device: str,
+    base: Path,
+) -> xr.Dataset:
+    """Draw from the posterior of the given cases.
+
+    Inference runs in blocks of `run["block"]` cases and the last block is padded, since the last
+    digits of a matrix product depend on the size of the batch: the results are then the same
+    whatever cases are asked for.
+
+    Args:
+        observations: What the observe stage made.
+        run: A `priorflow.config.Run` as a mapping.
+        model: The `Model` section of the prior that the method uses.
+        weights: The file of its weights; None if it has none.
+        cases: Positions of the cases; whole blocks, but for the last.
+        device: Where to compute.
+        base: The folder of the experiment file.
+
+    Returns:
+        state (case, member, time, \\*space), perhaps `previous` of the same dimensions, diagnostics
+        (case, time, …), and the cost per case and member.
+    """
+    device = _device(device)
+    cost = Cost()
+    solver = build(run["solver"], base)
+    system = Standardised(build(run["system"], base))
+    operator = cost.operator(build(run["operator"], base), system.shape)
+    prior = build_prior(model, cost.simulator(system), base)
+    if model["network"] is not None:
+        prior = restore(prior, weights).to(device)
+        cost.network(prior.network)
+    results, counts, seconds = [], [], []
+    names = (run["experiment"], run["task"], run["method"])
+    blocks = range(cases.start, cases.stop, run["block"])
+    for first in track(blocks, f"{run['method']} on {run['task']}"):
+        index = [min(i, cases.stop - 1) for i in range(first, first + run["block"])]
+        block = observations.isel(case=index)
+        rng = Streams(run["seed"], *names, cases=index, device=device)
+        initial = Climate(system.initial)
+        if run["initial"] == "known":
+            history = _tensor(block.history, device)[:, -model["context"] :]
+            initial = Known(history)
+        cost.counts.clear()
+        begin = time.perf_counter()
+        try:
+            posterior = solver(
+                _tensor(block.y, device),
+                operator,
+                StateSpace(initial, prior),
+                rng,
+                members=run["members"],
+            )
+        except Diverged as error:
+            lost = sorted({index[i] for i in error.cases})
+            raise BadInput(
+                f"{run['method']} on {run['task']}: diverged at step {error.step} in case(s) "
+                f"{', '.join(map(str, lost))}; smaller steps or weaker guidance may help"
+            ) from None
+        rows = len(index) * run["members"]
+        counts.append([[cost.counts[kind] / rows for kind in Cost.KINDS]] * len(index))
+        seconds.append([(time.perf_counter() - begin) / rows] * len(index))
+        results.append(posterior)
+    dataset = _dataset(results, observations, cases)
+    for kind, values in zip(Cost.KINDS, np.concatenate(counts).T, strict=True):
+        dataset[kind] = ("case", values[: len(cases)])
+    dataset["seconds"] = ("case", np.concatenate(seconds)[: len(cases)])
+    dataset.attrs = {
+        "solver": str(run["solver"]),
+        "model": run["model"],
+        "seed": run["seed"],
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    return dataset
+
+
+def infer(
+    observations: Path,
+    output: Path,
+    run: Mapping[str, Any],
+    model: Mapping[str, Any],
+    weights: Path | None,
+    *,
+    shard: int,
+    shards: int,
+    device: str,
+    base: Path,
+) -> None:
+    """Write the posterior of one shard of the cases; see `sample`."""
+    opened = store.read(observations)
+    cases = part(range(min(run["cases"], opened.sizes["case"])), shard, shards, run["block"])
+    if not cases:
+        raise BadInput(f"shards: {shards} is more than there are blocks of {run['block']} cases")
+    dataset = sample(
+        opened.load(), run, model, weights, cases=cases, device=device, base=base
+    )
+    store.write(dataset, output)
+
+
+def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> xr.Dataset:
+    dims = ("case", "member", *observations.truth.dims[1:])
+
+    def join(tensors: list[torch.Tensor]) -> np.ndarray:
+        return torch.cat(tensors)[: len(cases)].cpu().numpy()
+
+    arrays = {"state": (dims, join([p.samples for p in parts]).astype("float32"))}
+    if parts[0].previous is not None:
+        arrays["previous"] = (dims, join([p.previous for p in parts]).astype("float32"))
+    for name in parts[0].diagnostics:
+        values = join([p.diagnostics[name] for p in parts]).astype("float32")
+        extra = [f"{name}_{i}" for i in range(values.ndim - 2)]
+        arrays[name] = (("case", "time", *extra), values)
+    return xr.Dataset(arrays, coords={"case": list(cases), "time": observations.time})
+
+
+def _tensor(array: xr.DataArray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array.values)).to(device)
+
+
+def _device(name: str) -> torch.device:
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        log(f"warning: device {name} is not available, computing on the CPU")
+        return torch.device("cpu")
+    return torch.device(name)

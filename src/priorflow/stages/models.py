@@ -1,0 +1,79 @@
+"""Priors from their specification and their weights."""
+
+__all__ = ["build_prior", "export", "restore"]
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from priorflow.components import BadInput, build, load
+
+
+def build_prior(spec: Mapping[str, Any], system: Any, base: Path) -> Any:
+    """A prior with fresh parameters, or one without any, from a `Model` section.
+
+    Args:
+        spec: Keys `prior`, `network` (or None) and `context`.
+        system: The system in standardised units; a prior without a network gets it.
+        base: The folder of the experiment file.
+    """
+    context = {"shape": tuple(system.shape), "context": spec["context"]}
+    if spec["network"] is None:
+        return build(spec["prior"], base, system=system, **context)
+    kind = load(spec["prior"]["class"], base)
+    arguments = context
+    if hasattr(kind, "network_arguments"):
+        settings = {key: value for key, value in spec["prior"].items() if key != "class"}
+        arguments = kind.network_arguments(**{**context, **settings})
+    network = build(spec["network"], base, **arguments)
+    return build(spec["prior"], base, network=network, **context)
+
+
+def export(prior: nn.Module, path: Path) -> None:
+    """Write the parameters, which become 16-bit in place, and the buffers as they are."""
+    parameters = dict(prior.named_parameters())
+    state = {}
+    for name, value in prior.state_dict().items():
+        if name in parameters:
+            half = value.to(torch.float16)
+            parameters[name].data.copy_(half)
+            value = half
+        state[name] = value.detach().cpu().contiguous()
+    save_file(state, path)
+
+
+def restore(prior: nn.Module, path: Path) -> nn.Module:
+    """Load the weights that `export` wrote.
+
+    Raises:
+        BadInput: The file is not what it should be; names the file and what does not fit.
+    """
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise BadInput(f"{path}: not a readable safetensors file: {error}") from None
+    expected = prior.state_dict()
+    if state.keys() != expected.keys():
+        odd = sorted(state.keys() ^ expected.keys())[0]
+        raise BadInput(f"{path}: these weights belong to another network: {odd} does not match")
+    for name, value in expected.items():
+        if value.shape != state[name].shape:
+            raise BadInput(
+                f"{path}: these weights belong to another network: {name} has shape "
+                f"{tuple(state[name].shape)}, not {tuple(value.shape)}"
+            )
+    prior.load_state_dict({name: value.to(expected[name].dtype) for name, value in state.items()})
+    return prior.eval().requires_grad_(False)
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """The `config.json` beside the weights: digest, specification, training time."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / 'config.json'}: {error}") from None

@@ -1,0 +1,64 @@
+"""Simulate: trajectories of a system, one shard of a split at a time."""
+
+__all__ = ["SPACE", "part", "simulate"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from priorflow import store
+from priorflow.components import build
+from priorflow.rng import Streams
+from priorflow.stages.progress import track
+
+SPACE = {1: ("component",), 2: ("y", "x"), 3: ("channel", "y", "x")}
+
+
+def part(items: range, shard: int, shards: int, block: int = 1) -> range:
+    """The `shard`-th of `shards` nearly equal runs of whole blocks of `items`."""
+    blocks = -(-len(items) // block)
+    first, last = (round(blocks * i / shards) * block for i in (shard, shard + 1))
+    return items[first:last]
+
+
+def simulate(
+    system: Mapping[str, Any],
+    rows: range,
+    output: Path,
+    *,
+    steps: int,
+    burn_in: int,
+    names: tuple[str, ...],
+    seed: int,
+    base: Path,
+) -> None:
+    """Write the trajectories `rows` in natural units: state (trajectory, time, \\*space).
+
+    Args:
+        system: The system's component.
+        rows: Indices of the trajectories; each draws from a stream of its own.
+        output: The store to write.
+        steps: States per trajectory.
+        burn_in: Transitions dropped before the first state.
+        names: The names of the random streams.
+        seed: The master seed.
+        base: The folder of the experiment file.
+    """
+    built = build(system, base)
+    rng = Streams(seed, *names, cases=rows)
+    x = built.initial(1, rng)
+    states = torch.empty(len(rows), steps, *built.shape)
+    for k in track(range(-burn_in, steps), "simulate"):
+        x = built.step(x, rng) if k > -burn_in else x
+        if k >= 0:
+            states[:, k] = x[:, 0]
+    dims = ("trajectory", "time", *SPACE[len(built.shape)])
+    dataset = xr.Dataset(
+        {"state": (dims, states.numpy(), {"units": built.units})},
+        coords={"trajectory": list(rows)},
+        attrs={"dt": built.dt, "seed": seed, "system": str(dict(system))},
+    )
+    store.write(dataset, output)

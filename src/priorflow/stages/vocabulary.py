@@ -1,0 +1,241 @@
+"""How metrics, methods, tasks and experiments are called in tables and figures.
+
+A name that is not here is shown as it is, so that an extension needs no entry. A variant
+`method.variant` has the label of the method with the variant in brackets, and a task
+`<task>_rollout` that of the task with ", rollout", unless they have labels of their own.
+"""
+
+__all__ = [
+    "COSTS",
+    "EXPERIMENTS",
+    "METHODS",
+    "METRICS",
+    "RANKING",
+    "TASKS",
+    "Measure",
+    "experiment_label",
+    "measure",
+    "method_label",
+    "task_label",
+]
+
+from dataclasses import dataclass
+from typing import Literal
+
+UNITS = "standardised"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What there is to know of a metric to show it.
+
+    Attributes:
+        label: Its name in tables and on axes.
+        unit: Its unit; empty for a pure number.
+        direction: Whether lower or higher is better, or neither (`match`): then it should match
+            what the truth has, which `target` gives where it is the same everywhere.
+        digits: Significant digits in tables.
+        description: One sentence without a full stop.
+        target: The value of a perfect method, for direction `match`.
+    """
+
+    label: str
+    unit: str = ""
+    direction: Literal["lower", "higher", "match"] = "match"
+    digits: int = 3
+    description: str = ""
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("lower", "higher", "match"):
+            raise ValueError(
+                f"direction: value {self.direction!r}, allowed: 'lower', 'higher', 'match'"
+            )
+        if self.digits < 1:
+            raise ValueError(f"digits: value {self.digits}, allowed: at least 1")
+
+    @property
+    def arrow(self) -> str:
+        """↓ if lower is better, ↑ if higher is, else the target or nothing."""
+        if self.direction == "match":
+            return "" if self.target is None else f"→ {self.target:g}"
+        return "↓" if self.direction == "lower" else "↑"
+
+
+METRICS = {
+    "crps": Measure(
+        "CRPS",
+        UNITS,
+        "lower",
+        description="fair continuous ranked probability score, mean over time and space",
+    ),
+    "rmse_mean": Measure(
+        "RMSE of mean", UNITS, "lower", description="root-mean-square error of the ensemble mean"
+    ),
+    "rmse": Measure(
+        "RMSE",
+        UNITS,
+        "lower",
+        description="root-mean-square error of single samples, mean over members; "
+        "it rewards collapsed ensembles and is not used to rank",
+    ),
+    "spread_skill": Measure(
+        "Spread / skill",
+        description="ensemble spread over the error of the ensemble mean, squares pooled over "
+        "cases; below 1 the ensemble is too sure",
+        target=1.0,
+    ),
+    "log_prior": Measure(
+        "Log-prior",
+        "nats",
+        description="log-density of the transitions under the true dynamics; it should match that "
+        "of the truth (17.87 for 14 transitions of Lorenz-63): higher is too smooth",
+    ),
+    "log_likelihood": Measure(
+        "Log-likelihood",
+        "nats",
+        description="log-density of the observations given the samples; it should match that of "
+        "the truth (−0.49 for 15 arctan observations of Lorenz-63): higher fits noise",
+    ),
+    "w1": Measure(
+        "W₁",
+        UNITS,
+        "lower",
+        description="earth mover's distance between the points in state space that the members "
+        "and the truth visit; the published number has another, unknown definition",
+    ),
+    "spectrum_error": Measure(
+        "Spectrum error", "", "lower", description="relative error of the spectrum"
+    ),
+    "csi_0.3": Measure(
+        "CSI 0.3", "", "higher", description="critical success index at 0.3 of the full scale"
+    ),
+    "csi_0.5": Measure(
+        "CSI 0.5", "", "higher", description="critical success index at 0.5 of the full scale"
+    ),
+    "fss": Measure("FSS", "", "higher", description="fractions skill score"),
+    "psnr": Measure("PSNR", "dB", "higher", description="peak signal-to-noise ratio"),
+    "ssim": Measure("SSIM", "", "higher", description="structural similarity"),
+    "lpips": Measure("LPIPS", "", "lower", description="learned perceptual distance"),
+    "consistency": Measure(
+        "Consistency",
+        "γ",
+        description="root-mean-square residual of the observations in units of their noise; "
+        "below 1 noise is fitted",
+        target=1.0,
+    ),
+}
+
+COSTS = {
+    "nfe": Measure("NFE", "", "lower", description="forward network evaluations"),
+    "nfe_backward": Measure("Backward", "", "lower", description="backward network evaluations"),
+    "operator_evals": Measure(
+        "Operator", "", "lower", description="evaluations of the forward model"
+    ),
+    "encoder_evals": Measure("Encoder", "", "lower", description="evaluations of the encoder"),
+    "decoder_evals": Measure("Decoder", "", "lower", description="evaluations of the decoder"),
+    "simulator_evals": Measure(
+        "Simulator", "", "lower", description="transitions of the true simulator"
+    ),
+    "seconds": Measure("Seconds", "s", "lower", description="wall-clock time"),
+}
+
+# By the first of these that a task has, its methods are sorted.
+RANKING = ("crps", "rmse_mean", "lpips", "psnr", "rmse")
+
+EXPERIMENTS = {
+    "lorenz63": "Lorenz-63",
+    "double_well": "Double well",
+    "damped_spring": "Damped spring",
+    "navier_stokes": "Navier-Stokes",
+    "sevir": "SEVIR radar",
+    "piv": "Particle image velocimetry",
+    "images": "Image restoration",
+    "gaussian_mixture": "Gaussian mixture",
+}
+
+METHODS = {
+    "truth": "Truth",
+    "flowdas": "FlowDAS",
+    "flowdas_bridge": "FlowDAS bridge",
+    "sda": "SDA",
+    "bpf": "Bootstrap filter",
+    "enkf": "EnKF",
+    "ensf": "EnSF",
+    "kalman": "Kalman",
+    "fno_da": "FNO-DA",
+    "transolver_da": "Transolver-DA",
+    "forecast": "Forecast",
+    "persistence": "Persistence",
+    "extrapolation": "Extrapolation",
+    "steps": "STEPS",
+    "interpolation": "Interpolation",
+    "dps": "DPS",
+    "mcg": "MCG",
+    "admm_pnp": "ADMM-PnP",
+    "ddnm": "DDNM",
+    "red_diff": "RED-Diff",
+    "diffpir": "DiffPIR",
+    "dcdp_ddim": "DCDP (DDIM)",
+    "dcdp_tweedie": "DCDP (Tweedie)",
+    "dcdp_cm": "DCDP (consistency)",
+    "dcdp_ldm_ddim": "DCDP latent (DDIM)",
+    "dcdp_ldm_tweedie": "DCDP latent (Tweedie)",
+    "latent_dps": "Latent-DPS",
+    "psld": "PSLD",
+    "resample": "ReSample",
+    "sitcom": "SITCOM",
+    "ddrm": "DDRM",
+    "pgdm": "ΠGDM",
+    "mmps": "MMPS",
+    "pinv": "Pseudo-inverse",
+    "tv": "Total variation",
+    "wavelet": "Wavelet",
+}
+
+TASKS = {
+    "known_x0": "known initial state",
+    "unknown_x0": "unknown initial state",
+    "long_x0": "long window",
+    "sr_32": "super-resolution from 32²",
+    "sr_16": "super-resolution from 16²",
+    "points_819": "819 points (5 %)",
+    "points_256": "256 points (1.5625 %)",
+    "sparse_10": "10 % of the pixels",
+    "density_003": "0.03 particles per pixel",
+    "gaussian_deblur": "Gaussian deblurring",
+    "motion_deblur": "motion deblurring",
+    "super_resolution": "super-resolution",
+    "inpainting": "inpainting",
+    "phase_retrieval": "phase retrieval",
+    "hdr": "high dynamic range",
+}
+
+SUFFIXES = {"_rollout": ", rollout", "_noise005": ", noise 0.05", "_noise0": ", no noise"}
+
+
+def measure(metric: str) -> Measure:
+    """What there is to know of a metric or of a cost; of an unknown one only its name."""
+    return METRICS.get(metric) or COSTS.get(metric) or Measure(metric)
+
+
+def method_label(method: str) -> str:
+    """The label of a method or of a variant `method.variant`."""
+    name, dot, variant = method.partition(".")
+    if method in METHODS or name not in METHODS or not dot:
+        return METHODS.get(method, method)
+    return f"{METHODS[name]} ({variant.replace('_', ' ')})"
+
+
+def task_label(task: str) -> str:
+    """The label of a task, with what its suffixes say."""
+    stem, words = task, ""
+    for suffix, said in SUFFIXES.items():
+        if stem not in TASKS and stem.endswith(suffix):
+            stem, words = stem.removesuffix(suffix), said + words
+    return TASKS[stem] + words if stem in TASKS else task
+
+
+def experiment_label(experiment: str) -> str:
+    """The label of an experiment."""
+    return EXPERIMENTS.get(experiment, experiment)

@@ -1,0 +1,62 @@
+def simulated(wildcards):
+    shards = range(experiment_of(wildcards).data.shards)
+    return [f"{TREE}/data/raw/{{split}}.{i}.zarr".format(**wildcards) for i in shards]
+
+
+rule chunk:
+    input:
+        simulated,
+    output:
+        store=directory(f"{TREE}/data/{{split}}.zarr"),
+        manifest=f"{TREE}/data/{{split}}.zarr.manifest.json",
+    params:
+        source=source,
+        chunks=lambda w: experiment_of(w).data.chunks,
+        code=code("priorflow.stages.chunk:chunk"),
+    log:
+        logged("chunk", "{split}"),
+    benchmark:
+        timed("chunk", "{split}")
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Chunk {wildcards.experiment}: {wildcards.split}"
+    shell:
+        command("chunk") + " {input} --output {output.store} --overwrite 2> {log}"
+
+
+rule observe:
+    input:
+        f"{TREE}/data/test.zarr",
+    output:
+        store=directory(f"{TREE}/observations/{{task}}.zarr"),
+        manifest=f"{TREE}/observations/{{task}}.zarr.manifest.json",
+    params:
+        source=source,
+        task=lambda w: experiment_of(w)
+        .tasks[w.task]
+        .model_dump(include={"operator", "steps", "start", "cases", "system"}),
+        context=lambda w: max((m.context for m in experiment_of(w).models.values()), default=1),
+        seed=CONFIG.seed,
+        code=code(
+            lambda w: [
+                experiment_of(w).tasks[w.task].operator["class"],
+                experiment_of(w).system["class"],
+            ],
+            "priorflow.stages.observe:observe",
+        ),
+    log:
+        logged("observe", "{task}"),
+    benchmark:
+        timed("observe", "{task}")
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    message:
+        "Observe {wildcards.experiment}: {wildcards.task}"
+    shell:
+        command("observe") + " --task {wildcards.task} --data {input} --output {output.store}"
+        " --overwrite 2> {log}"

@@ -1,0 +1,131 @@
+# What the rules share: the configuration, the paths, the fingerprints of code, the resources.
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+from priorflow.cli import figure_methods, model_code, posterior_name
+from priorflow.components import BadInput
+from priorflow.config import Config, load_config, load_experiment, select_methods
+from priorflow.fingerprint import code_of, digest
+
+PRETRAINED = Path("workflow/pretrained")
+PUBLISHED = Path("workflow/published")
+
+
+def read_configuration():
+    """The configuration and the experiments; a mistake ends here, in one line."""
+    try:
+        given = load_config(Path("config.yaml"), config)
+        loaded = [load_experiment(name, given.scale) for name in given.experiments]
+        known = {method for e in loaded for method in e.methods}
+        for method in [] if given.methods == "all" else given.methods:
+            if method not in known:
+                raise BadInput(
+                    f"config.yaml: methods: {method!r} is unknown; there are: "
+                    f"{', '.join(sorted(m for m in known if '.' not in m))}"
+                )
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    return given, {e.name: e for e in loaded}
+
+
+CONFIG, EXPERIMENTS = read_configuration()
+METHODS = {name: select_methods(e, CONFIG.methods) for name, e in EXPERIMENTS.items()}
+SOURCES = dict(zip(EXPERIMENTS, CONFIG.experiments))
+ROOT = f"{CONFIG.results}/{CONFIG.scale}"
+TREE = f"{ROOT}/{{experiment}}"
+RUN_CONFIG = f"{ROOT}/config.yaml"
+
+
+wildcard_constraints:
+    experiment="|".join(map(re.escape, EXPERIMENTS)),
+    split="train|valid|test",
+    tree="(ablations/)?",
+    task="[A-Za-z0-9_]+",
+    model="[A-Za-z0-9_]+",
+    method="[A-Za-z0-9_.+-]+",
+    part=r"(\.\d+of\d+)?",
+    shard=r"\d+",
+    figure="[A-Za-z0-9_]+",
+
+
+onstart:
+    # the jobs read what the head read, overrides of the command line included
+    Path(RUN_CONFIG).parent.mkdir(parents=True, exist_ok=True)
+    Path(RUN_CONFIG).write_text(yaml.safe_dump(CONFIG.model_dump(), sort_keys=False))
+
+
+def experiment_of(wildcards):
+    return EXPERIMENTS[wildcards.experiment]
+
+
+def command(stage):
+    """The beginning of the shell command of a stage."""
+    return f"priorflow {stage} {{params.source}} --config {RUN_CONFIG}"
+
+
+def source(wildcards):
+    return SOURCES[wildcards.experiment]
+
+
+def logged(stage, name):
+    """Paths of a rule's log and benchmark."""
+    return (f"{ROOT}/logs/{{experiment}}/{stage}/{name}.log",)
+
+
+def timed(stage, name):
+    return f"{ROOT}/benchmarks/{{experiment}}/{stage}/{name}.tsv"
+
+
+def code(*targets, libraries=("torch", "numpy", "xarray", "zarr")):
+    """A fingerprint of what a rule runs, for its params."""
+    return lambda wildcards: code_of(
+        [t for target in targets for t in (target(wildcards) if callable(target) else [target])],
+        experiment_of(wildcards).base,
+        libraries,
+    )
+
+
+def tree_of(name, method):
+    return "ablations/" if EXPERIMENTS[name].methods[method].ablation else ""
+
+
+def posteriors(name, method, task):
+    """The stores of a posterior: one per shard."""
+    parts = [posterior_name(task, method, i, CONFIG.shards) for i in range(CONFIG.shards)]
+    return [f"{ROOT}/{name}/{tree_of(name, method)}{part}" for part in parts]
+
+
+def weights_of(name, model):
+    """The weights that a prior needs: none for a simulator."""
+    learned = EXPERIMENTS[name].models[model].learned
+    return [f"{ROOT}/{name}/models/{model}/weights.safetensors"] if learned else []
+
+
+def shipped(name, model):
+    """The folder of shipped weights of a model, if their digest matches; else None."""
+    folder = PRETRAINED / name / model
+    if CONFIG.weights != "pretrained" or not (folder / "config.json").is_file():
+        return None
+    spec = EXPERIMENTS[name].model_spec(model, CONFIG.seed)
+    record = yaml.safe_load((folder / "config.json").read_text())
+    return folder if record["digest"] == digest(spec) else None
+
+
+def products(name):
+    """The tables and figures of an experiment."""
+    e = EXPERIMENTS[name]
+    ablations = {e.methods[m].ablation for m in METHODS[name]} - {""}
+    figures = [f for f in e.figures if figure_methods(e, f, CONFIG.methods)]
+    return [
+        f"{ROOT}/{name}/tables/{name}.csv",
+        *(f"{ROOT}/{name}/ablations/tables/{ablation}.csv" for ablation in sorted(ablations)),
+        *(f"{ROOT}/{name}/figures/{figure}.png" for figure in figures),
+    ]
+
+
+def gpu(wildcards):
+    return int(CONFIG.device.startswith("cuda"))

@@ -1,0 +1,50 @@
+def method_of(wildcards):
+    return experiment_of(wildcards).methods[wildcards.method]
+
+
+def prior_of(wildcards):
+    return experiment_of(wildcards).models[method_of(wildcards).model]
+
+
+def inference_code(wildcards):
+    """The components that an inference job runs."""
+    e, model = experiment_of(wildcards), prior_of(wildcards)
+    return [
+        method_of(wildcards).solver["class"],
+        e.tasks[wildcards.task].operator["class"],
+        e.system["class"],
+        model.prior["class"],
+        *([model.network["class"]] if model.learned else []),
+    ]
+
+
+rule infer:
+    input:
+        observations=f"{TREE}/observations/{{task}}.zarr",
+        weights=lambda w: weights_of(w.experiment, method_of(w).model),
+    output:
+        store=directory(f"{TREE}/{{tree}}posterior/{{task}}/{{method}}{{part}}.zarr"),
+        manifest=f"{TREE}/{{tree}}posterior/{{task}}/{{method}}{{part}}.zarr.manifest.json",
+    params:
+        source=source,
+        run=lambda w: experiment_of(w).run(w.method, w.task, CONFIG.seed).model_dump(),
+        prior=lambda w: {} if prior_of(w).learned else prior_of(w).prior,
+        weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
+        shard=lambda w: "--shard {} --shards {}".format(*re.findall(r"\d+", w.part) or (0, 1)),
+        threads=CONFIG.threads,
+        code=code(inference_code, "priorflow.stages.infer:infer"),
+    log:
+        logged("infer", "{tree}{task}/{method}{part}"),
+    benchmark:
+        timed("infer", "{tree}{task}/{method}{part}")
+    threads: CONFIG.threads
+    resources:
+        mem_mb=6000,
+        runtime=240,
+        gpu=gpu,
+    message:
+        "Infer {wildcards.experiment}: {wildcards.method} on {wildcards.task} {wildcards.part}"
+    shell:
+        command("infer") + " --task {wildcards.task} --method {wildcards.method}"
+        " --observations {input.observations} {params.weights} {params.shard}"
+        " --output {output.store} --overwrite 2> {log}"

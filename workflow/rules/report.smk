@@ -1,0 +1,121 @@
+def table_methods(wildcards):
+    """The methods of a table: those of the experiment, or those of one ablation."""
+    e, name = experiment_of(wildcards), wildcards.table
+    ablation = name if wildcards.tree else ""
+    return [m for m in METHODS[wildcards.experiment] if e.methods[m].ablation == ablation]
+
+
+def table_metrics(wildcards):
+    folder = f"{ROOT}/{wildcards.experiment}/{wildcards.tree}metrics"
+    return [
+        f"{folder}/{kind}{method}.parquet"
+        for method in table_methods(wildcards)
+        for kind in ("", "timing/")
+    ]
+
+
+def published(wildcards):
+    file = PUBLISHED / f"{wildcards.table}.csv"
+    return [str(file)] if file.is_file() and not wildcards.tree else []
+
+
+rule tables:
+    input:
+        metrics=table_metrics,
+        published=published,
+    output:
+        csv=f"{TREE}/{{tree}}tables/{{table}}.csv",
+        markdown=f"{TREE}/{{tree}}tables/{{table}}.md",
+        latex=f"{TREE}/{{tree}}tables/{{table}}.tex",
+        html=report(
+            f"{TREE}/{{tree}}tables/{{table}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            subcategory="{experiment}",
+            labels={"table": "{table}", "format": "sortable page"},
+        ),
+    params:
+        source=source,
+        about=lambda w: experiment_of(w).about,
+        published=lambda w, input: f"--published {input.published}" if input.published else "",
+        notes=lambda w: experiment_of(w).notes(),
+        labels=lambda w: experiment_of(w).labels(),
+        roles=lambda w: (experiment_of(w).floor, experiment_of(w).limit),
+        code=code("priorflow.stages.tables:build", libraries=("numpy", "pandas")),
+    log:
+        f"{ROOT}/logs/{{experiment}}/tables/{{tree}}{{table}}.log",
+    benchmark:
+        timed("tables", "{tree}{table}")
+    wildcard_constraints:
+        table="[A-Za-z0-9_]+",
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "Tabulate {wildcards.experiment}: {wildcards.table}"
+    shell:
+        command("tables") + " {input.metrics} {params.published} --output {output.csv} 2> {log}"
+
+
+def shown(wildcards):
+    """What a figure reads."""
+    name = wildcards.experiment
+    e, f = EXPERIMENTS[name], EXPERIMENTS[name].figures[wildcards.figure]
+    methods = figure_methods(e, wildcards.figure, CONFIG.methods)
+    tasks = f.tasks or list(e.tasks)
+    files = []
+    for method in methods:
+        if "metrics" in f.needs:
+            folder = f"{ROOT}/{name}/{tree_of(name, method)}metrics"
+            files += [f"{folder}/{kind}{method}.parquet" for kind in ("", "timing/")]
+        if "posterior" in f.needs:
+            chosen = [t for t in e.tasks_of(method) if t in tasks]
+            files += [path for task in chosen for path in posteriors(name, method, task)]
+    if "observations" in f.needs:
+        files += [f"{ROOT}/{name}/observations/{task}.zarr" for task in tasks]
+    for model in f.models:
+        files += [f"{ROOT}/{name}/models/{model}/{file}" for file in ("metrics.csv", "config.json")]
+    return files
+
+
+def figure_of(wildcards):
+    return experiment_of(wildcards).figures[wildcards.figure]
+
+
+rule figures:
+    input:
+        shown,
+    output:
+        png=report(
+            f"{TREE}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{experiment}",
+            labels={"figure": "{figure}"},
+        ),
+        svg=f"{TREE}/figures/{{figure}}.svg",
+    params:
+        source=source,
+        results=f"{TREE}",
+        figure=lambda w: figure_of(w).model_dump(),
+        caption=lambda w: figure_of(w).caption,
+        labels=lambda w: experiment_of(w).labels(),
+        code=code(
+            lambda w: [figure_of(w).draw["class"]],
+            "priorflow.stages.figures.base:save",
+            libraries=("matplotlib", "seaborn"),
+        ),
+    log:
+        logged("figures", "{figure}"),
+    benchmark:
+        timed("figures", "{figure}")
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "Draw {wildcards.experiment}: {wildcards.figure}"
+    shell:
+        command("figures") + " --figure {wildcards.figure} --results {params.results}"
+        " --output {output.png} 2> {log}"

@@ -1,0 +1,50 @@
+# With shipped weights nothing is simulated to train on: the rule then only puts them in place.
+
+
+def training_data(wildcards):
+    folder = shipped(wildcards.experiment, wildcards.model)
+    if folder is not None:
+        return [str(folder / "weights.safetensors"), str(folder / "config.json")]
+    return [f"{ROOT}/{wildcards.experiment}/data/{split}.zarr" for split in ("train", "valid")]
+
+
+def training_arguments(wildcards):
+    folder = shipped(wildcards.experiment, wildcards.model)
+    if folder is not None:
+        return f"--pretrained {folder}"
+    return "--train {} --valid {}".format(*training_data(wildcards))
+
+
+def training_threads(wildcards):
+    if shipped(wildcards.experiment, wildcards.model) is not None:
+        return 1
+    return experiment_of(wildcards).models[wildcards.model].training.threads
+
+
+rule train:
+    input:
+        training_data,
+    output:
+        weights=f"{TREE}/models/{{model}}/weights.safetensors",
+        config=f"{TREE}/models/{{model}}/config.json",
+        metrics=f"{TREE}/models/{{model}}/metrics.csv",
+    params:
+        source=source,
+        arguments=training_arguments,
+        folder=f"{TREE}/models/{{model}}",
+        model=lambda w: experiment_of(w).model_spec(w.model, CONFIG.seed),
+        code=lambda w: model_code(experiment_of(w), w.model),
+    log:
+        logged("train", "{model}"),
+    benchmark:
+        timed("train", "{model}")
+    threads: training_threads
+    resources:
+        mem_mb=6000,
+        runtime=240,
+        gpu=gpu,
+    message:
+        "Train {wildcards.experiment}: {wildcards.model}"
+    shell:
+        command("train") + " --model {wildcards.model} {params.arguments} --output {params.folder}"
+        " 2> {log}"
