@@ -318,9 +318,16 @@ def load_experiment(name: str, scale: Scale, root: Path = ROOT) -> Experiment:
     raw = _read_yaml(path)
     scales = raw.pop("scales", {})
     raw = merge(raw, scales.get(scale) or {})
+    select = raw.pop("select", {})
     raw = {"name": path.stem, "base": path.parent.resolve(), **raw}
     raw["methods"] = _inherit(raw.get("methods") or {}, path)
+    for section, names in select.items():
+        for name in names:
+            _known(path, f"scales.{scale}.select.{section}", name, raw.get(section, {}))
+        raw[section] = {name: raw[section][name] for name in names}
     raw["methods"] |= _expand_ablations(raw.get("ablations") or {}, raw["methods"], path)
+    if "tasks" in select:
+        _drop_tasks(raw)
     experiment = _validate(Experiment, raw, path)
     _check_names(experiment, path)
     return experiment
@@ -386,6 +393,18 @@ def _inherit(methods: Mapping[str, Any], path: Path) -> dict[str, Any]:
         inherited = {k: v for k, v in resolved.get(parent, {}).items() if k not in INDIVIDUAL}
         resolved[name] = merge(inherited, raw)
     return resolved
+
+
+def _drop_tasks(raw: dict[str, Any]) -> None:
+    """Forget what methods do on tasks that this scale does not select."""
+    for name, method in raw["methods"].items():
+        tasks = method.get("tasks")
+        if isinstance(tasks, Mapping):
+            raw["methods"][name] = {
+                **method, "tasks": {t: v for t, v in tasks.items() if t in raw["tasks"]}
+            }
+        elif isinstance(tasks, list):
+            raw["methods"][name] = {**method, "tasks": [t for t in tasks if t in raw["tasks"]]}
 
 
 INDIVIDUAL = ("label", "note", "tune")  # keys that a variant does not inherit

@@ -33,8 +33,8 @@ SOLVERS = [
     BootstrapParticleFilter(particles=256, resampling="multinomial"),
     EnsembleKalmanFilter(ensemble=8),
     EnsembleKalmanFilter(ensemble=8, variant="square_root"),
-    EnsembleScoreFilter(ensemble=8, steps=500),
-    EnsembleScoreFilter(ensemble=8, steps=500, score="member"),
+    EnsembleScoreFilter(ensemble=8, steps=200),
+    EnsembleScoreFilter(ensemble=8, steps=200, score="member"),
     KalmanFilter(),
     KalmanFilter(smooth=True),
 ]
@@ -477,7 +477,7 @@ def test_score_filter_tracks_the_spring():
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_cases_do_not_depend_on_their_batch(solver):
-    y, _ = observe(SPRING, POSITION, 3, 4)
+    y, _ = observe(SPRING, POSITION, 3, 3)
     whole = solver(y, POSITION, PRIOR, Streams(5, "batch", cases=[4, 7, 9]), members=5)
     for i, case in enumerate([4, 7, 9]):
         alone = solver(y[i : i + 1], POSITION, PRIOR, Streams(5, "batch", cases=[case]), members=5)
@@ -504,7 +504,7 @@ def test_shapes_and_precision(solver, dtype):
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_divergence_names_case_and_step(solver):
-    y, _ = observe(SPRING, POSITION, 3, 4)
+    y, _ = observe(SPRING, POSITION, 3, 3)
     y[1, 2] = math.nan
     with pytest.raises(Diverged) as caught:
         solver(y, POSITION, PRIOR, streams(cases=3), members=4)

@@ -50,13 +50,13 @@ class EnsembleScoreFilter:
 
     Attributes:
         ensemble: E, the number of members that are propagated, of which the first `members` are
-            reported; None for as many as are asked for. FlowDAS uses 20,000 (with `member`).
+            reported; None for as many as are asked for. FlowDAS uses 20,000.
         steps: Euler steps of the reverse SDE.
         eps_alpha: ε_α in (0, 1), what is left of the state at t = 1.
         eps_beta: ε_β in (0, 1), the variance of the kernels at t = 0.
         inflation: Factor of the deviations of the forecast from its mean.
         score: `ensemble` sums over all members as above, at O(E²) a step. `member` keeps for every
-            sample the one kernel of its own member, at O(E), as released code does: it ties samples
+            sample the one kernel of its own member, at O(E), as code in circulation does: it ties samples
             to the forecast, so that they hardly move if γ² ≫ ε_β (0.93 m + 0.07 y for s = 1 and
             γ = 0.25, with 3.83 times the exact standard deviation).
     """
