@@ -7,6 +7,7 @@
 #
 # One rules file per stage; what they share (paths, resources, fingerprints) is in common.smk.
 
+
 configfile: "config.yaml"
 
 

@@ -27,6 +27,7 @@ Overrides = Annotated[
 Output = Annotated[Path, typer.Option(help="What to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 CONFIG = Path("config.yaml")
+PRETRAINED = Path("workflow/pretrained")
 
 
 def _load(name: str, config: Path, overrides: list[str] | None) -> tuple[Config, Experiment]:
@@ -88,9 +89,7 @@ def chunk(
     from priorflow.stages.chunk import chunk
 
     _, e = _load(experiment, config, overrides)
-    chunk(
-        shards, _fresh(output, overwrite), system=e.system, chunks=e.data.chunks, base=e.base
-    )
+    chunk(shards, _fresh(output, overwrite), system=e.system, chunks=e.data.chunks, base=e.base)
 
 
 def _observe(c: Config, e: Experiment, task: str, data: Path, split: str, cases: int) -> Any:
@@ -126,9 +125,7 @@ def observe(
 
     c, e = _load(experiment, config, overrides)
     _choose("task", task, e.tasks)
-    store.write(
-        _observe(c, e, task, data, "test", e.tasks[task].cases), _fresh(output, overwrite)
-    )
+    store.write(_observe(c, e, task, data, "test", e.tasks[task].cases), _fresh(output, overwrite))
 
 
 @app.command()
@@ -334,6 +331,111 @@ def model_code(e: Experiment, model: str) -> str:
     targets = [m.prior["class"], e.system["class"], "priorflow.stages.train:train"]
     targets += [m.network["class"]] if m.network else []
     return code_of(targets, e.base, ("torch", "lightning", "numpy"))
+
+
+@app.command()
+def tune(
+    experiments: Annotated[list[str] | None, typer.Argument(help="Names; default: all.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    cases: Annotated[int, typer.Option(help="Validation cases.")] = 32,
+    results: Annotated[Path | None, typer.Option(help="Folder with the trained models.")] = None,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Try the grid of each method on validation cases; never on test cases.
+
+    Writes tuning.csv beside the tables and prints the best setting by CRPS. The experiment file is
+    left as it is: settings are chosen by a person.
+    """
+    from priorflow.stages.tune import tune
+
+    c = load_config(config, dict(item.partition("=")[::2] for item in overrides or []))
+    for name in experiments or c.experiments:
+        e = load_experiment(name, c.scale)
+        folder = results or Path(c.results) / c.scale / e.name
+        valid = folder / "data" / "valid.zarr"
+        if not valid.is_dir():
+            raise BadInput(f"{valid}: missing; run `snakemake {valid}` first")
+        jobs = [
+            (m, t)
+            for m in e.table_methods()
+            for t in e.tasks_of(m)
+            if e.methods[m].tune and m in (method or [m]) and t in (task or [t])
+        ]
+        tune(
+            [
+                (
+                    e.run(m, t, c.seed).model_dump() | {"cases": cases},
+                    e.methods[m].tune,
+                    e.models[e.methods[m].model].model_dump(),
+                    folder / "models" / e.methods[m].model / "weights.safetensors",
+                )
+                for m, t in jobs
+            ],
+            {t: _observe(c, e, t, valid, "valid", cases) for t in {t for _, t in jobs}},
+            {name: e.metrics[name] for name in ("crps", "rmse_mean", "spread_skill")},
+            folder / "tables" / "tuning.csv",
+            device=c.device,
+            base=e.base,
+        )
+
+
+@app.command()
+def report(
+    scale: Annotated[str, typer.Option(help="The scale of the run.")] = "laptop",
+    experiments: Annotated[str, typer.Option(help="Names, separated by blanks.")] = "",
+    config: ConfigFile = CONFIG,
+) -> None:
+    """Write results/<scale>/report.html, if it is older than what it shows."""
+    import subprocess
+
+    c = load_config(config, {"scale": scale})
+    root = Path(c.results) / c.scale
+    page = root / "report.html"
+    shown = [*root.glob("*/tables/*.html"), *root.glob("*/figures/*.png")]
+    shown += [*root.glob("*/ablations/tables/*.html"), Path("workflow/report/workflow.rst")]
+    newest = max((file.stat().st_mtime for file in shown), default=0)
+    if page.is_file() and page.stat().st_mtime >= newest:
+        print(f"{page} is up to date")
+        return
+    command = ["snakemake", "--report", str(page), "--config", f"scale={scale}"]
+    command += [f"experiments={experiments}"] if experiments else []
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"snakemake --report failed: {done.stderr.strip()}")
+    print(f"wrote {page}")
+
+
+@app.command()
+def ship(
+    experiments: Annotated[str, typer.Option(help="Names, separated by blanks.")] = "",
+    target: Annotated[Path, typer.Option(help="Where weights are kept.")] = PRETRAINED,
+    config: ConfigFile = CONFIG,
+) -> None:
+    """Copy the trained networks of the laptop scale to the weights that are shipped."""
+    import shutil
+
+    c = load_config(config, {"scale": "laptop"})
+    for name in experiments.split() or c.experiments:
+        e = load_experiment(name, "laptop")
+        for model in (m for m in e.models if e.models[m].learned):
+            source = Path(c.results) / "laptop" / e.name / "models" / model
+            (target / e.name / model).mkdir(parents=True, exist_ok=True)
+            for file in ("weights.safetensors", "config.json", "metrics.csv"):
+                shutil.copyfile(source / file, target / e.name / model / file)
+            print(f"shipped {e.name}/{model}")
+
+
+@app.command()
+def schema(
+    output: Annotated[Path, typer.Option(help="The folder of the docs.")] = Path("docs"),
+) -> None:
+    """Write docs/configuration.md and docs/schema.json from the typed configuration."""
+    from priorflow.config import documentation, json_schema
+
+    (output / "configuration.md").write_text(documentation())
+    (output / "schema.json").write_text(json_schema())
 
 
 @app.command()

@@ -4,8 +4,19 @@ These models are the only source of defaults, of the JSON schema and of the tabl
 `docs/configuration.md` (`priorflow schema` prints both).
 """
 
-__all__ = ["Config", "Experiment", "Run", "load_config", "load_experiment"]
+__all__ = [
+    "Config",
+    "Experiment",
+    "Run",
+    "documentation",
+    "json_schema",
+    "load_config",
+    "load_experiment",
+    "select_methods",
+]
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
@@ -342,6 +353,42 @@ def select_methods(experiment: Experiment, methods: list[str] | Literal["all"]) 
     return [n for n in names if {n, n.partition(".")[0]} & set(methods) or n in always]
 
 
+def json_schema() -> str:
+    """The JSON schema of the configuration and of an experiment file, for editors."""
+    kinds = {"config.yaml": Config, "workflow/experiments/*.yaml": Experiment}
+    return (
+        json.dumps({name: kind.model_json_schema() for name, kind in kinds.items()}, indent=1)
+        + "\n"
+    )
+
+
+def documentation() -> str:
+    """The tables of all keys, with types, defaults and what they mean, in Markdown."""
+    sections = (Data, Task, Model, Training, Method, MethodTask, Ablation, Figure)
+    parts = ["# Configuration\n\nWritten by `priorflow schema` from `src/priorflow/config.py`.\n"]
+    for kind in (Config, Experiment, *sections):
+        parts.append(f"\n## {kind.__name__}\n\n{kind.__doc__.strip()}\n\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|\n")
+        for name, field in kind.model_fields.items():
+            if name in ("name", "base") and kind is Experiment:
+                continue
+            value = "required" if field.is_required() else f"`{field.default!r}`"
+            if isinstance(field.default, BaseModel):
+                value = "the section's defaults"
+            shown = _type_name(field.annotation)
+            parts.append(f"| `{name}` | {shown} | {value} | {field.description or ''} |\n")
+    return "".join(parts)
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as a reader of the documentation should see it."""
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if hasattr(annotation, "__args__"):
+        name = str(annotation)
+    name = re.sub(r"(typing|priorflow\.config|pathlib)\.", "", name).replace("|", "or")
+    return name.replace("dict[str, Any]", "component")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         return yaml.safe_load(path.read_text()) or {}
@@ -401,7 +448,8 @@ def _drop_tasks(raw: dict[str, Any]) -> None:
         tasks = method.get("tasks")
         if isinstance(tasks, Mapping):
             raw["methods"][name] = {
-                **method, "tasks": {t: v for t, v in tasks.items() if t in raw["tasks"]}
+                **method,
+                "tasks": {t: v for t, v in tasks.items() if t in raw["tasks"]},
             }
         elif isinstance(tasks, list):
             raw["methods"][name] = {**method, "tasks": [t for t in tasks if t in raw["tasks"]]}
@@ -468,7 +516,9 @@ def _check_names(experiment: Experiment, path: Path) -> None:
         except BadInput as error:
             raise BadInput(f"{path}: {key}: {error}") from None
         except KeyError:
-            raise BadInput(f"{path}: {key}: class: missing, name it as package.module:Name") from None
+            raise BadInput(
+                f"{path}: {key}: class: missing, name it as package.module:Name"
+            ) from None
 
 
 def _components(e: Experiment) -> Iterable[tuple[str, Spec]]:

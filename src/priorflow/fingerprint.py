@@ -29,7 +29,9 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def code_of(targets: Iterable[str], base: Path, libraries: Iterable[str] = ("torch", "numpy")) -> str:
+def code_of(
+    targets: Iterable[str], base: Path, libraries: Iterable[str] = ("torch", "numpy")
+) -> str:
     """The fingerprint of components given by their paths (see `priorflow.components`).
 
     Args:

@@ -1,6 +1,7 @@
 """The bridge against exact filters, and the algebra of interpolants that it stands on."""
 
 import math
+from statistics import median
 
 import pytest
 import torch
@@ -66,6 +67,22 @@ def test_bridge_sampling_is_exact_at_any_number_of_steps(steps):
     assert x.var() == pytest.approx(0.5, rel=0.01)
 
 
+LEVELS = (0.3, 0.6, 0.9)
+
+
+def endpoint_error(transition, system, history, x1):
+    """Root-mean-square error of the endpoint mean in units of the exact endpoint std, per level."""
+    exact, g = ExactInterpolant(system), torch.Generator().manual_seed(1)
+    errors = []
+    for s in LEVELS:
+        z = torch.randn(x1.shape, generator=g)
+        x = (1 - s) * history[:, 0] + s**2 * x1 + (1 - s) * math.sqrt(s) * z
+        with torch.no_grad():
+            error = transition.endpoint(x, s, history) - exact.endpoint(x, s, history)
+        errors.append(error.square().mean().sqrt() / exact.endpoint_std(s))
+    return torch.cat(errors)
+
+
 @pytest.mark.parametrize("parametrisation", ["endpoint", "drift"])
 def test_a_learned_interpolant_approaches_the_exact_endpoint(parametrisation):
     system, rng = Sine(0.1), torch.Generator().manual_seed(0)
@@ -76,8 +93,9 @@ def test_a_learned_interpolant_approaches_the_exact_endpoint(parametrisation):
     transition.prepare(windows)
     optimizer = torch.optim.Adam(transition.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
-    losses = []
-    for i in range(500):
+    history, x1 = windows[:2000, :1], windows[:2000, 1]
+    losses, errors = [], [endpoint_error(transition, system, history, x1)]
+    for _ in range(500):
         batch = windows[torch.randint(len(windows), (512,), generator=rng)]
         loss = transition.loss(batch, rng).mean()
         optimizer.zero_grad()
@@ -85,25 +103,21 @@ def test_a_learned_interpolant_approaches_the_exact_endpoint(parametrisation):
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    assert sum(losses[-50:]) < 0.9 * sum(losses[:5]) * 10
+    errors.append(endpoint_error(transition, system, history, x1))
+    assert median(losses[-50:]) < 0.5 * median(losses[:5])
+    assert (errors[1] < 0.6).all()
+    assert (errors[1] < 0.6 * errors[0]).all()
     transition.calibrate(windows, rng)
-    exact = ExactInterpolant(system)
-    history, x1 = windows[:2000, :1], windows[:2000, 1]
-    for s in (0.3, 0.6, 0.9):
-        z = torch.randn(x1.shape, generator=rng)
-        x = (1 - s) * history[:, 0] + s**2 * x1 + (1 - s) * math.sqrt(s) * z
-        with torch.no_grad():
-            error = transition.endpoint(x, s, history) - exact.endpoint(x, s, history)
-        std = exact.endpoint_std(s)
-        assert error.square().mean().sqrt() < 0.35 * std
-        assert transition.endpoint_std(s) == pytest.approx(std.item(), rel=0.1)
+    for s in LEVELS:
+        std = ExactInterpolant(system).endpoint_std(s)
+        assert transition.endpoint_std(s) == pytest.approx(std.item(), rel=0.2)
 
 
 # ------------------------------------------------------------------------------------ the bridge
 
 
 @pytest.mark.parametrize("resample", [True, False])
-@pytest.mark.parametrize(("steps", "draws"), [(1, 512), (4, 512)])
+@pytest.mark.parametrize(("steps", "draws"), [(1, 128), (4, 128)])
 def test_one_observation_with_many_draws(steps, draws, resample):
     prior = StateSpace(Known(torch.zeros(50, 1, 1)), ExactInterpolant(Sine()))
     solver = FlowDASBridge(steps, draws, resample=resample)
@@ -198,7 +212,8 @@ def test_transitions_are_as_likely_as_true_ones(steps):
     posterior = solver(y, operator, prior, Streams(1, cases=range(40)), 32)
     density = system.log_transition(posterior.previous[:, :, 1:], posterior.samples[:, :, 1:])
     density = density.sum(2).mean(1)
-    assert density.mean() == pytest.approx(17.87, abs=4 * density.std() / math.sqrt(40) + 0.1)
+    error = density.std().item() / math.sqrt(40)
+    assert density.mean().item() == pytest.approx(17.87, abs=4 * error)
 
 
 def test_previous_is_the_ancestor():

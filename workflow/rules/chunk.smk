@@ -9,10 +9,6 @@ rule chunk:
     output:
         store=directory(f"{TREE}/data/{{split}}.zarr"),
         manifest=f"{TREE}/data/{{split}}.zarr.manifest.json",
-    params:
-        source=source,
-        chunks=lambda w: experiment_of(w).data.chunks,
-        code=code("priorflow.stages.chunk:chunk"),
     log:
         logged("chunk", "{split}"),
     benchmark:
@@ -21,6 +17,10 @@ rule chunk:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        source=source,
+        chunks=lambda w: experiment_of(w).data.chunks,
+        code=code("priorflow.stages.chunk:chunk"),
     message:
         "Chunk {wildcards.experiment}: {wildcards.split}"
     shell:
@@ -33,20 +33,6 @@ rule observe:
     output:
         store=directory(f"{TREE}/observations/{{task}}.zarr"),
         manifest=f"{TREE}/observations/{{task}}.zarr.manifest.json",
-    params:
-        source=source,
-        task=lambda w: experiment_of(w)
-        .tasks[w.task]
-        .model_dump(include={"operator", "steps", "start", "cases", "system"}),
-        context=lambda w: max((m.context for m in experiment_of(w).models.values()), default=1),
-        seed=CONFIG.seed,
-        code=code(
-            lambda w: [
-                experiment_of(w).tasks[w.task].operator["class"],
-                experiment_of(w).system["class"],
-            ],
-            "priorflow.stages.observe:observe",
-        ),
     log:
         logged("observe", "{task}"),
     benchmark:
@@ -55,8 +41,25 @@ rule observe:
     resources:
         mem_mb=4000,
         runtime=20,
+    params:
+        source=source,
+        task=lambda w: experiment_of(w)
+        .tasks[w.task]
+        .model_dump(include={"operator", "steps", "start", "cases", "system"}),
+        context=lambda w: max(
+            (m.context for m in experiment_of(w).models.values()), default=1
+        ),
+        seed=CONFIG.seed,
+        code=code(
+            lambda w: [
+                experiment_of(w).tasks[w.task].operator["class"],
+                experiment_of(w).system["class"],
+            ],
+            "priorflow.stages.observe:observe",
+        ),
     message:
         "Observe {wildcards.experiment}: {wildcards.task}"
     shell:
-        command("observe") + " --task {wildcards.task} --data {input} --output {output.store}"
+        command("observe")
+        + " --task {wildcards.task} --data {input} --output {output.store}"
         " --overwrite 2> {log}"

@@ -55,7 +55,9 @@ wildcard_constraints:
 onstart:
     # the jobs read what the head read, overrides of the command line included
     Path(RUN_CONFIG).parent.mkdir(parents=True, exist_ok=True)
-    Path(RUN_CONFIG).write_text(yaml.safe_dump(CONFIG.model_dump(), sort_keys=False))
+    Path(RUN_CONFIG).write_text(
+        yaml.safe_dump(CONFIG.model_dump(), sort_keys=False)
+    )
 
 
 def experiment_of(wildcards):
@@ -83,7 +85,11 @@ def timed(stage, name):
 def code(*targets, libraries=("torch", "numpy", "xarray", "zarr")):
     """A fingerprint of what a rule runs, for its params."""
     return lambda wildcards: code_of(
-        [t for target in targets for t in (target(wildcards) if callable(target) else [target])],
+        [
+            t
+            for target in targets
+            for t in (target(wildcards) if callable(target) else [target])
+        ],
         experiment_of(wildcards).base,
         libraries,
     )
@@ -95,7 +101,9 @@ def tree_of(name, method):
 
 def posteriors(name, method, task):
     """The stores of a posterior: one per shard."""
-    parts = [posterior_name(task, method, i, CONFIG.shards) for i in range(CONFIG.shards)]
+    parts = [
+        posterior_name(task, method, i, CONFIG.shards) for i in range(CONFIG.shards)
+    ]
     return [f"{ROOT}/{name}/{tree_of(name, method)}{part}" for part in parts]
 
 
@@ -122,7 +130,10 @@ def products(name):
     figures = [f for f in e.figures if figure_methods(e, f, CONFIG.methods)]
     return [
         f"{ROOT}/{name}/tables/{name}.csv",
-        *(f"{ROOT}/{name}/ablations/tables/{ablation}.csv" for ablation in sorted(ablations)),
+        *(
+            f"{ROOT}/{name}/ablations/tables/{ablation}.csv"
+            for ablation in sorted(ablations)
+        ),
         *(f"{ROOT}/{name}/figures/{figure}.png" for figure in figures),
     ]
 

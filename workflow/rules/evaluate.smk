@@ -3,7 +3,10 @@ def judged(wildcards):
     return [
         path
         for task in EXPERIMENTS[name].tasks_of(method)
-        for path in (f"{ROOT}/{name}/observations/{task}.zarr", *posteriors(name, method, task))
+        for path in (
+            f"{ROOT}/{name}/observations/{task}.zarr",
+            *posteriors(name, method, task),
+        )
     ]
 
 
@@ -13,6 +16,14 @@ rule evaluate:
     output:
         metrics=f"{TREE}/{{tree}}metrics/{{method}}.parquet",
         timing=f"{TREE}/{{tree}}metrics/timing/{{method}}.parquet",
+    log:
+        logged("evaluate", "{tree}{method}"),
+    benchmark:
+        timed("evaluate", "{tree}{method}")
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         source=source,
         results=f"{TREE}",
@@ -27,14 +38,6 @@ rule evaluate:
             "priorflow.stages.evaluate:evaluate",
             libraries=("numpy", "pandas", "xarray", "scores", "pot"),
         ),
-    log:
-        logged("evaluate", "{tree}{method}"),
-    benchmark:
-        timed("evaluate", "{tree}{method}")
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
     message:
         "Evaluate {wildcards.experiment}: {wildcards.method}"
     shell:

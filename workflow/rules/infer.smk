@@ -25,14 +25,6 @@ rule infer:
     output:
         store=directory(f"{TREE}/{{tree}}posterior/{{task}}/{{method}}{{part}}.zarr"),
         manifest=f"{TREE}/{{tree}}posterior/{{task}}/{{method}}{{part}}.zarr.manifest.json",
-    params:
-        source=source,
-        run=lambda w: experiment_of(w).run(w.method, w.task, CONFIG.seed).model_dump(),
-        prior=lambda w: {} if prior_of(w).learned else prior_of(w).prior,
-        weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
-        shard=lambda w: "--shard {} --shards {}".format(*re.findall(r"\d+", w.part) or (0, 1)),
-        threads=CONFIG.threads,
-        code=code(inference_code, "priorflow.stages.infer:infer"),
     log:
         logged("infer", "{tree}{task}/{method}{part}"),
     benchmark:
@@ -42,6 +34,16 @@ rule infer:
         mem_mb=6000,
         runtime=240,
         gpu=gpu,
+    params:
+        source=source,
+        run=lambda w: experiment_of(w).run(w.method, w.task, CONFIG.seed).model_dump(),
+        prior=lambda w: {} if prior_of(w).learned else prior_of(w).prior,
+        weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
+        shard=lambda w: "--shard {} --shards {}".format(
+            *re.findall(r"\d+", w.part) or (0, 1)
+        ),
+        threads=CONFIG.threads,
+        code=code(inference_code, "priorflow.stages.infer:infer"),
     message:
         "Infer {wildcards.experiment}: {wildcards.method} on {wildcards.task} {wildcards.part}"
     shell:

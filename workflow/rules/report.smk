@@ -2,7 +2,9 @@ def table_methods(wildcards):
     """The methods of a table: those of the experiment, or those of one ablation."""
     e, name = experiment_of(wildcards), wildcards.table
     ablation = name if wildcards.tree else ""
-    return [m for m in METHODS[wildcards.experiment] if e.methods[m].ablation == ablation]
+    return [
+        m for m in METHODS[wildcards.experiment] if e.methods[m].ablation == ablation
+    ]
 
 
 def table_metrics(wildcards):
@@ -34,14 +36,6 @@ rule tables:
             subcategory="{experiment}",
             labels={"table": "{table}", "format": "sortable page"},
         ),
-    params:
-        source=source,
-        about=lambda w: experiment_of(w).about,
-        published=lambda w, input: f"--published {input.published}" if input.published else "",
-        notes=lambda w: experiment_of(w).notes(),
-        labels=lambda w: experiment_of(w).labels(),
-        roles=lambda w: (experiment_of(w).floor, experiment_of(w).limit),
-        code=code("priorflow.stages.tables:build", libraries=("numpy", "pandas")),
     log:
         f"{ROOT}/logs/{{experiment}}/tables/{{tree}}{{table}}.log",
     benchmark:
@@ -52,10 +46,21 @@ rule tables:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        source=source,
+        about=lambda w: experiment_of(w).about,
+        published=lambda w, input: (
+            f"--published {input.published}" if input.published else ""
+        ),
+        notes=lambda w: experiment_of(w).notes(),
+        labels=lambda w: experiment_of(w).labels(),
+        roles=lambda w: (experiment_of(w).floor, experiment_of(w).limit),
+        code=code("priorflow.stages.tables:build", libraries=("numpy", "pandas")),
     message:
         "Tabulate {wildcards.experiment}: {wildcards.table}"
     shell:
-        command("tables") + " {input.metrics} {params.published} --output {output.csv} 2> {log}"
+        command("tables")
+        + " {input.metrics} {params.published} --output {output.csv} 2> {log}"
 
 
 def shown(wildcards):
@@ -71,11 +76,16 @@ def shown(wildcards):
             files += [f"{folder}/{kind}{method}.parquet" for kind in ("", "timing/")]
         if "posterior" in f.needs:
             chosen = [t for t in e.tasks_of(method) if t in tasks]
-            files += [path for task in chosen for path in posteriors(name, method, task)]
+            files += [
+                path for task in chosen for path in posteriors(name, method, task)
+            ]
     if "observations" in f.needs:
         files += [f"{ROOT}/{name}/observations/{task}.zarr" for task in tasks]
     for model in f.models:
-        files += [f"{ROOT}/{name}/models/{model}/{file}" for file in ("metrics.csv", "config.json")]
+        files += [
+            f"{ROOT}/{name}/models/{model}/{file}"
+            for file in ("metrics.csv", "config.json")
+        ]
     return files
 
 
@@ -95,6 +105,14 @@ rule figures:
             labels={"figure": "{figure}"},
         ),
         svg=f"{TREE}/figures/{{figure}}.svg",
+    log:
+        logged("figures", "{figure}"),
+    benchmark:
+        timed("figures", "{figure}")
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         source=source,
         results=f"{TREE}",
@@ -106,14 +124,6 @@ rule figures:
             "priorflow.stages.figures.base:save",
             libraries=("matplotlib", "seaborn"),
         ),
-    log:
-        logged("figures", "{figure}"),
-    benchmark:
-        timed("figures", "{figure}")
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
     message:
         "Draw {wildcards.experiment}: {wildcards.figure}"
     shell:

@@ -2,13 +2,6 @@ rule simulate:
     output:
         store=directory(f"{TREE}/data/raw/{{split}}.{{shard}}.zarr"),
         manifest=f"{TREE}/data/raw/{{split}}.{{shard}}.zarr.manifest.json",
-    params:
-        source=source,
-        data=lambda w: experiment_of(w).data.model_dump(exclude={"chunks"}),
-        system=lambda w: experiment_of(w).system,
-        seed=CONFIG.seed,
-        shards=lambda w: experiment_of(w).data.shards,
-        code=code(lambda w: [experiment_of(w).system["class"]], "priorflow.stages.simulate:simulate"),
     log:
         logged("simulate", "{split}.{shard}"),
     benchmark:
@@ -18,6 +11,16 @@ rule simulate:
         mem_mb=4000,
         runtime=60,
         gpu=gpu,
+    params:
+        source=source,
+        data=lambda w: experiment_of(w).data.model_dump(exclude={"chunks"}),
+        system=lambda w: experiment_of(w).system,
+        seed=CONFIG.seed,
+        shards=lambda w: experiment_of(w).data.shards,
+        code=code(
+            lambda w: [experiment_of(w).system["class"]],
+            "priorflow.stages.simulate:simulate",
+        ),
     message:
         "Simulate {wildcards.experiment}: {wildcards.split}, part {wildcards.shard}"
     shell:

@@ -5,7 +5,10 @@ def training_data(wildcards):
     folder = shipped(wildcards.experiment, wildcards.model)
     if folder is not None:
         return [str(folder / "weights.safetensors"), str(folder / "config.json")]
-    return [f"{ROOT}/{wildcards.experiment}/data/{split}.zarr" for split in ("train", "valid")]
+    return [
+        f"{ROOT}/{wildcards.experiment}/data/{split}.zarr"
+        for split in ("train", "valid")
+    ]
 
 
 def training_arguments(wildcards):
@@ -28,12 +31,6 @@ rule train:
         weights=f"{TREE}/models/{{model}}/weights.safetensors",
         config=f"{TREE}/models/{{model}}/config.json",
         metrics=f"{TREE}/models/{{model}}/metrics.csv",
-    params:
-        source=source,
-        arguments=training_arguments,
-        folder=f"{TREE}/models/{{model}}",
-        model=lambda w: experiment_of(w).model_spec(w.model, CONFIG.seed),
-        code=lambda w: model_code(experiment_of(w), w.model),
     log:
         logged("train", "{model}"),
     benchmark:
@@ -43,8 +40,15 @@ rule train:
         mem_mb=6000,
         runtime=240,
         gpu=gpu,
+    params:
+        source=source,
+        arguments=training_arguments,
+        folder=f"{TREE}/models/{{model}}",
+        model=lambda w: experiment_of(w).model_spec(w.model, CONFIG.seed),
+        code=lambda w: model_code(experiment_of(w), w.model),
     message:
         "Train {wildcards.experiment}: {wildcards.model}"
     shell:
-        command("train") + " --model {wildcards.model} {params.arguments} --output {params.folder}"
+        command("train")
+        + " --model {wildcards.model} {params.arguments} --output {params.folder}"
         " 2> {log}"

@@ -7,7 +7,8 @@ The interpolant between the last state x0 and the next state x1 is
 Given x0 and X_s the endpoint x1 fixes the noise, W_s = (X_s - α x0 - β x1) / σ, so the drift of the
 generative SDE dX = b ds + σ dW follows from the endpoint mean m = E[x1 | X_s, x0]:
 
-    b_s = -x0 + 2 s m - (X_s - (1 - s) x0 - s² m) / (1 - s),      m = (X_s + (1 - s) b_s) / (s (2 - s)).
+    b_s = -x0 + 2 s m - (X_s - (1 - s) x0 - s² m) / (1 - s),
+    m = (X_s + (1 - s) b_s) / (s (2 - s)).
 
 References:
     | Stochastic Interpolants (Albergo, Boffi & Vanden-Eijnden, 2023), arXiv 2303.08797
@@ -105,6 +106,8 @@ class Interpolant(nn.Module, StochasticInterpolant):
 
             and the loss is |(m - x1) / d|². `drift` is the published one: the network is b_s and
             the loss |b_s - (-x0 + 2 s x1 - ε W_s)|² (FlowDAS, eq. 6).
+        start_share: The share of the training examples at s = 0, where a bridge of one level draws
+            all its endpoints; the others have s ~ U(0, 1).
         epsilon: ε.
     """
 
@@ -114,13 +117,17 @@ class Interpolant(nn.Module, StochasticInterpolant):
         shape: tuple[int, ...],
         context: int = 1,
         parametrisation: Literal["endpoint", "drift"] = "endpoint",
+        start_share: float = 0.0,
         epsilon: float = 1.0,
     ) -> None:
         super().__init__()
         if parametrisation not in ("endpoint", "drift"):
             raise ValueError(f"parametrisation: {parametrisation!r} is not 'endpoint' or 'drift'")
+        if not 0 <= start_share <= 1:
+            raise ValueError(f"start_share: value {start_share}, allowed: 0 to 1")
         self.network = network
         self.shape, self.context, self.epsilon = tuple(shape), context, epsilon
+        self.start_share = start_share
         self.parametrisation = parametrisation
         self.window = context + 1
         self.register_buffer("increment_std", torch.ones(self.shape))
@@ -168,7 +175,8 @@ class Interpolant(nn.Module, StochasticInterpolant):
     def loss(self, windows: Tensor, rng: torch.Generator) -> Tensor:
         """The squared error of every window (n, L + 1, \\*shape), summed over the components."""
         history, x1 = windows[:, :-1], windows[:, -1]
-        s = torch.rand(len(x1), *(1,) * (x1.ndim - 1), generator=rng, device=x1.device)
+        u = torch.rand(len(x1), *(1,) * (x1.ndim - 1), generator=rng, device=x1.device)
+        s = ((u - self.start_share) / max(1 - self.start_share, 1e-9)).clamp(min=0)
         z = torch.randn(x1.shape, generator=rng, device=x1.device)
         x = self._interpolate(history, x1, s, z)
         if self.parametrisation == "endpoint":

@@ -75,13 +75,14 @@ def sample(
         cost.counts.clear()
         begin = time.perf_counter()
         try:
-            posterior = solver(
-                _tensor(block.y, device),
-                operator,
-                StateSpace(initial, prior),
-                rng,
-                members=run["members"],
-            )
+            with torch.no_grad():  # a solver that needs gradients asks for them
+                posterior = solver(
+                    _tensor(block.y, device),
+                    operator,
+                    StateSpace(initial, prior),
+                    rng,
+                    members=run["members"],
+                )
         except Diverged as error:
             lost = sorted({index[i] for i in error.cases})
             raise BadInput(
@@ -123,9 +124,7 @@ def infer(
     cases = part(range(min(run["cases"], opened.sizes["case"])), shard, shards, run["block"])
     if not cases:
         raise BadInput(f"shards: {shards} is more than there are blocks of {run['block']} cases")
-    dataset = sample(
-        opened.load(), run, model, weights, cases=cases, device=device, base=base
-    )
+    dataset = sample(opened.load(), run, model, weights, cases=cases, device=device, base=base)
     store.write(dataset, output)
 
 

@@ -44,8 +44,8 @@ def observe(
         base: The folder of the experiment file.
 
     Returns:
-        y (case, time, \\*obs), truth (case, time, \\*space), history (case, past, \\*space), and the
-        index of each case's trajectory.
+        y (case, time, \\*obs), truth (case, time, \\*space), history (case, past, \\*space), and
+        the index of each case's trajectory.
     """
     built = build(operator, base)
     shape = tuple(build(system, base).shape)

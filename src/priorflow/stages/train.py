@@ -245,7 +245,10 @@ def use_pretrained(source: Path, output: Path, *, digest: str, code: str) -> Non
 def _callbacks(c: Mapping[str, Any], checkpoints: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         ModelCheckpoint(
-            checkpoints, save_last=True, save_top_k=0, every_n_epochs=1,
+            checkpoints,
+            save_last=True,
+            save_top_k=0,
+            every_n_epochs=1,
             save_on_train_epoch_end=True,
         )
     ]

@@ -75,7 +75,9 @@ class GaussianSystem(ABC):
 class Standardised:
     """A system seen in the units that networks and observations use, (x - mean) / std.
 
-    `log_transition` stays the density in natural units, as it is published.
+    `log_transition` stays the density in natural units, as it is published. A linear system whose
+    mean is zero stays linear: then `matrix`, `initial_mean` and `initial_covariance` are there too,
+    in standardised units.
     """
 
     def __init__(self, system: System, mean: Tensor | None = None, std: Tensor | None = None):
@@ -85,6 +87,11 @@ class Standardised:
         self.shape, self.dt, self.units = system.shape, system.dt, "standardised"
         if hasattr(system, "noise_std"):
             self.noise_std = system.noise_std / self.std
+        if hasattr(system, "matrix") and not self.mean.any():
+            scale = self.std.expand(self.shape)
+            self.matrix = system.matrix * scale / scale[:, None]
+            self.initial_mean = system.initial_mean / scale
+            self.initial_covariance = system.initial_covariance / (scale * scale[:, None])
 
     def encode(self, x: Tensor) -> Tensor:
         """Natural to standardised units."""

@@ -1,4 +1,4 @@
-"""A damped spring under a random force: linear and Gaussian, so that everything is known exactly."""
+"""A damped spring under a random force: linear and Gaussian, so everything is known exactly."""
 
 __all__ = ["DampedSpring"]
 

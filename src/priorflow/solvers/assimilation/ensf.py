@@ -56,9 +56,9 @@ class EnsembleScoreFilter:
         eps_beta: ε_β in (0, 1), the variance of the kernels at t = 0.
         inflation: Factor of the deviations of the forecast from its mean.
         score: `ensemble` sums over all members as above, at O(E²) a step. `member` keeps for every
-            sample the one kernel of its own member, at O(E), as code in circulation does: it ties samples
-            to the forecast, so that they hardly move if γ² ≫ ε_β (0.93 m + 0.07 y for s = 1 and
-            γ = 0.25, with 3.83 times the exact standard deviation).
+            sample the one kernel of its own member, at O(E), as code in circulation does: it ties
+            samples to the forecast, so that they hardly move if γ² ≫ ε_β (0.93 m + 0.07 y for s = 1
+            and γ = 0.25, with 3.83 times the exact standard deviation).
     """
 
     ensemble: int | None = None

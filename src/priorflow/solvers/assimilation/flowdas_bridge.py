@@ -5,9 +5,10 @@ The members of a case are N particles. For every observation y_k, with p(x1 | X_
 1. s = 0: J endpoints x1^(ij) ~ N(m, C_0) of every particle i, with likelihoods l_ij of y_k.
    As long as the weights W_i mean_j l_ij are even enough, each particle picks one of its own
    endpoints and carries its weight on. Else N pairs (x0, x1) are drawn from the pool of all N J
-   endpoints with the weights W_i l_ij, by systematic resampling, and the weights begin anew: a
-   bootstrap filter with N J particles for N network calls. With `steps=1` this is all: the
-   particle filter with the optimal proposal, as J → ∞.
+   endpoints with the weights W_i l_ij, by systematic resampling, and the weights begin anew. With
+   `steps=1` this is all: the particle filter with the optimal proposal, as J → ∞. Draws are free
+   (one network call for all J) and take the last transition's noise out of the weights, but they
+   do not stand in for particles: the past is represented by N states.
 2. At every further level u of the bridge: X_u given X_s and x1, exactly (`bridge`); then J new
    endpoints from N(m, C_u), and x1 becomes one of these or of itself, drawn by likelihood.
 3. The last x1 is x_k.

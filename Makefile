@@ -1,0 +1,69 @@
+# make reproduce   the tables, figures and report of config.yaml        (results/<scale>/report.html)
+# make test        all tests            make lint    style, types of imports, workflow
+# make smoke       the whole workflow, tiny             make bench   benchmarks
+# make pretrained  train the laptop networks and put them into workflow/pretrained
+# make tune        try the grids of the experiments on validation cases
+#
+# Variables: EXPERIMENTS="lorenz63 double_well"  SCALE=smoke  ARGS="--cores 1"  PYTHON=python3.11
+PYTHON ?= python3
+VENV ?= .venv
+SCALE ?= laptop
+EXPERIMENTS ?=
+ARGS ?=
+BIN := $(abspath $(VENV))/bin
+READY := $(VENV)/.ready
+CONFIG := --config scale=$(SCALE) $(if $(EXPERIMENTS),experiments="$(EXPERIMENTS)")
+RUN := PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1
+
+.PHONY: setup reproduce smoke test lint format bench pretrained tune lock clean
+.DEFAULT_GOAL := reproduce
+
+setup: $(READY)
+
+$(READY): envs/requirements.lock pyproject.toml
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce: $(READY)
+	$(RUN) snakemake $(CONFIG) $(ARGS)
+	@$(RUN) priorflow report --scale $(SCALE) $(if $(EXPERIMENTS),--experiments "$(EXPERIMENTS)")
+
+smoke: $(READY)
+	$(MAKE) reproduce SCALE=smoke
+
+test: $(READY)
+	$(RUN) pytest -n 2 $(ARGS) tests
+
+lint: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check Snakefile workflow
+	$(RUN) lint-imports
+	$(RUN) priorflow check
+	$(RUN) snakemake --lint
+
+format: $(READY)
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+	$(RUN) snakefmt Snakefile workflow
+
+bench: $(READY)
+	$(RUN) pytest -s -p no:cacheprovider $(ARGS) benchmarks
+
+pretrained: $(READY)
+	$(RUN) snakemake --config scale=laptop weights=train $(if $(EXPERIMENTS),experiments="$(EXPERIMENTS)") $(ARGS) --until train
+	$(RUN) priorflow ship $(if $(EXPERIMENTS),--experiments "$(EXPERIMENTS)")
+
+tune: $(READY)
+	$(RUN) priorflow tune $(EXPERIMENTS) $(ARGS)
+
+lock: $(READY)
+	@head -2 envs/requirements.lock > envs/requirements.new
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable \
+	    | grep -vE "^(nvidia-|cuda-|triton)|@" >> envs/requirements.new
+	@mv envs/requirements.new envs/requirements.lock
+
+clean:
+	rm -rf results/smoke .pytest_cache .ruff_cache
