@@ -23,7 +23,7 @@ draw: it is approximated to order 1 or 2, which leaves a bias that steps and dra
 
 with one z for all draws, so that J costs no network call, and c_s = ε √((1-s)³ / 3) the standard
 deviation of ∫_s^1 σ dW (`exact`) or the `published` ε (2/3 - √s + s^{3/2} / 3), which is too small
-for s > 0.05.
+beyond s = 0.01.
 
 Reference:
     FlowDAS (Chen et al., 2025), Algorithm 2, appendices B and C, and released code,

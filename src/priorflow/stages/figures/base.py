@@ -1,6 +1,6 @@
 """What a figure is drawn from, and how it is saved."""
 
-__all__ = ["Results", "save"]
+__all__ = ["Results", "natural", "save", "time_label", "units"]
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -28,8 +29,8 @@ class Results:
         models: The models whose training is shown.
         posteriors: Per method and task the stores of the posterior.
         tree: `ablations/` for the figures of an ablation, otherwise empty.
-        facts: `floor`, `limit` and `reference` (names of methods), `labels` (of tasks and methods),
-            `solvers` (per method and task its hyper-parameters).
+        facts: `floor` and `limit` (names of methods), `labels` (of tasks and methods), `solvers`
+            (per method and task its hyper-parameters).
     """
 
     folder: Path
@@ -43,25 +44,39 @@ class Results:
     def metrics(self) -> pd.DataFrame:
         """Tidy metrics of the figure's methods and tasks, costs and seconds included."""
         files = [
-            self.folder / self.tree / "metrics" / kind / f"{method}.parquet"
+            self._tree(method) / "metrics" / kind / f"{method}.parquet"
             for method in self.methods
             for kind in ("", "timing")
         ]
         table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
         return table[table.task.isin(self.tasks)]
 
+    def _tree(self, method: str) -> Path:
+        """The floor and the limit are never part of an ablation, but may stand beside one."""
+        roles = (self.facts["floor"], self.facts["limit"])
+        return self.folder if method in roles else self.folder / self.tree
+
     def posterior(self, method: str, task: str) -> xr.Dataset:
         """Posterior samples: state (case, member, time, \\*space), diagnostics and cost."""
         parts = [store.read(path) for path in self.posteriors[method, task]]
-        return xr.concat(parts, dim="case")
+        return xr.concat(parts, dim="case").load()
 
     def ran(self, method: str, task: str) -> bool:
         """Whether the method was run on the task."""
         return (method, task) in self.posteriors
 
+    def shown(self, task: str) -> list[str]:
+        """The methods to show that were run on the task."""
+        return [method for method in self.methods if self.ran(method, task)]
+
     def observations(self, task: str) -> xr.Dataset:
         """y (case, time, \\*obs), truth (case, time, \\*space) and history."""
-        return store.read(self.folder / "observations" / f"{task}.zarr")
+        return store.read(self.folder / "observations" / f"{task}.zarr").load()
+
+    def matched(self, method: str, task: str) -> tuple[xr.Dataset, xr.Dataset]:
+        """The posterior, and the observations of its cases."""
+        posterior = self.posterior(method, task)
+        return posterior, self.observations(task).sel(case=posterior.case)
 
     def curve(self, model: str) -> pd.DataFrame:
         """The training of a model: step, train_loss, valid_loss, learning_rate, seconds."""
@@ -77,11 +92,35 @@ class Results:
         return given or (task_label(name) if name in self.tasks else method_label(name))
 
 
+def natural(states: np.ndarray, observations: xr.Dataset) -> np.ndarray:
+    """States (…, d) in natural units, by the constants in the attributes of the observations.
+
+    A task may have the first components only of what was standardised.
+    """
+    size = states.shape[-1]
+    mean, std = (np.asarray(observations.attrs[key])[..., :size] for key in ("mean", "std"))
+    return states * std + mean
+
+
+def units(observations: xr.Dataset, standardised: bool = True) -> str:
+    """The units of a state, for the label of an axis."""
+    plain = np.all(np.equal(observations.attrs["std"], 1))
+    if standardised and not plain:
+        return "standardised"
+    given = observations.attrs["natural_units"]
+    return "dimensionless" if given in ("", "1") else given
+
+
+def time_label(observations: xr.Dataset) -> str:
+    """The label of an axis of observed states, which are numbered from 1."""
+    return f"state k (one every Δt = {float(observations.attrs['dt']):g})"
+
+
 def save(figure: Any, png: Path, svg: Path) -> None:
-    """Write a figure as PNG (200 dpi) and as SVG, the same bytes every time."""
+    """Write a figure at its own size as PNG (200 dpi) and as SVG, the same bytes every time."""
     import matplotlib as mpl
 
     png.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context({"svg.hashsalt": "priorflow"}):
-        figure.savefig(png, dpi=200, bbox_inches="tight", metadata={"Software": None})
-        figure.savefig(svg, bbox_inches="tight", metadata={"Date": None})
+        figure.savefig(png, dpi=200, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None})
