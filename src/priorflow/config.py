@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -31,6 +32,7 @@ Scale = Literal["smoke", "laptop", "workstation", "paper"]
 Stats = Literal["metrics", "posterior", "observations", "models"]
 Spec = dict[str, Any]
 ROOT = Path("workflow/experiments")
+SUFFIXES = (".yaml", ".yml")
 
 
 class Strict(BaseModel):
@@ -319,18 +321,21 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
 def load_experiment(name: str, scale: Scale, root: Path = ROOT) -> Experiment:
     """Read an experiment at one scale, by its name in `root` or by the path of its file.
 
+    A file may begin with `extends: NAME` (or a path): what it says is laid over that experiment,
+    whose name and results it shares unless it has a `name` of its own.
+
     Raises:
         BadInput: Names the file and the key, and says what is allowed.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else root / f"{name}.yaml"
+    path = Path(name) if name.endswith(SUFFIXES) else root / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in root.glob("*.yaml"))) or "none"
         raise BadInput(f"experiments: {name!r} is unknown; there are: {known}, or give a path")
-    raw = _read_yaml(path)
+    raw = _read_experiment(path, root)
     scales = raw.pop("scales", {})
     raw = merge(raw, scales.get(scale) or {})
     select = raw.pop("select", {})
-    raw = {"name": path.stem, "base": path.parent.resolve(), **raw}
+    raw = {**raw, "base": path.parent.resolve()}
     raw["methods"] = _inherit(raw.get("methods") or {}, path)
     for section, names in select.items():
         for name in names:
@@ -396,6 +401,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: there is no such file") from None
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _read_experiment(path: Path, root: Path) -> dict[str, Any]:
+    """An experiment file, laid over the one that it extends."""
+    raw = {"name": path.stem, **_read_yaml(path)}
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    file = path.parent / parent if parent.endswith(SUFFIXES) else root / f"{parent}.yaml"
+    if not file.is_file():
+        raise BadInput(f"{path}: extends: {parent!r}: there is no file {file}")
+    inherited = _relocate(_read_experiment(file, root), os.path.relpath(file.parent, path.parent))
+    return merge({**raw, **inherited}, _read_yaml(path) | {"extends": None})
+
+
+def _relocate(value: Any, folder: str) -> Any:
+    """Components of a file in `folder`, as they are called from where that path starts."""
+    if isinstance(value, Mapping):
+        return {key: _relocate(item, folder) for key, item in value.items()}
+    if isinstance(value, str) and value.startswith("./") and ".py:" in value:
+        return f"./{folder}/{value[2:]}"
+    return value
 
 
 def _validate(kind: type[Strict], raw: Mapping[str, Any], path: Path) -> Any:

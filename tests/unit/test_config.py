@@ -142,6 +142,24 @@ def test_mistakes_end_in_one_line_with_file_and_key(tmp_path, change, message):
     assert "\n" not in text
 
 
+def test_a_file_may_extend_an_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "mine.yaml"
+    (tmp_path / "nudging.py").write_text("def Nudging(gain=0.5):\n    return gain\n")
+    methods = {"nudging": {"solver": {"class": "./nudging.py:Nudging", "gain": 1.0}}}
+    file.write_text(yaml.safe_dump({"extends": "lorenz63", "methods": methods}))
+    mine, theirs = load_experiment(str(file), "laptop"), load_experiment("lorenz63", "laptop")
+    assert mine.name == "lorenz63"
+    assert set(mine.methods) - set(theirs.methods) == {"nudging"}
+    assert mine.run("bpf", "known_x0", 0) == theirs.run("bpf", "known_x0", 0)
+    deeper = tmp_path / "sub" / "deeper.yaml"
+    deeper.parent.mkdir()
+    deeper.write_text("extends: ../mine.yaml\nname: other\n")
+    other = load_experiment(str(deeper), "laptop")
+    assert other.name == "other"
+    assert other.methods["nudging"].solver["class"] == "./../nudging.py:Nudging"
+
+
 def test_unknown_experiment_and_broken_yaml(tmp_path):
     with pytest.raises(BadInput, match="'nope' is unknown; there are: "):
         load_experiment("nope", "laptop", ROOT / "workflow/experiments")

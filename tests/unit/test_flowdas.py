@@ -252,7 +252,7 @@ def test_gradients_stay_inside():
 )
 @pytest.mark.parametrize("draws", [1, 50])
 def test_draws_cost_no_network_call(settings, calls, draws):
-    transition, seen = learned(), []
+    transition, seen = learned("drift"), []
     transition.network.register_forward_hook(lambda module, args, out: seen.append(args[0].shape))
     prior = StateSpace(Known(torch.zeros(1, 1, 3)), transition)
     FlowDAS(steps=5, draws=draws, **settings)(torch.ones(1, 1, 1), Arctan(), prior, Streams(0), 2)

@@ -57,11 +57,11 @@ class StochasticInterpolant(ABC):
         """Standard deviation of x1 given X_s, per component, shape \\*shape."""
 
     def drift(self, x: Tensor, s: float, history: Tensor) -> Tensor:
-        """b_s(x, history) of the generative SDE, shape (…, \\*shape), for 0 ≤ s < 1."""
-        return self._drift(self.endpoint(x, s, history), x, s, history)
-
-    def _drift(self, m: Tensor, x: Tensor, s: float, history: Tensor) -> Tensor:
+        """b_s(x, history) of the generative SDE, shape (…, \\*shape), for 0 ≤ s ≤ 1."""
         x0 = last(history, self.shape)
+        if s == 1:
+            return 2 * x - x0  # the limit, whatever the endpoint law
+        m = self.endpoint(x, s, history)
         return -x0 + 2 * s * m - (x - (1 - s) * x0 - s * s * m) / (1 - s)
 
     def bridge(self, x: Tensor, x1: Tensor, s: float, u: float, x0: Tensor, z: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Interpolant(nn.Module, StochasticInterpolant):
             et al. (2022) do for diffusion: with c² the variance of the increment x1 - x0,
             r = X_s - (α + β) x0 and v = β² c² + s σ²,
 
-                m = x0 + (β c² / v) r + d F(r / √v, s, history),   d² = c² (1 - β² c² / v),
+                m = x0 + (β c² / v) r + d F(r / √v, s, history),   d² = c² s σ² / v,
 
             and the loss is |(m - x1) / d|². `drift` is the published one: the network is b_s and
             the loss |b_s - (-x0 + 2 s x1 - ε W_s)|² (FlowDAS, eq. 6).
@@ -141,9 +141,10 @@ class Interpolant(nn.Module, StochasticInterpolant):
         """(endpoint mean, d, F) for s of shape (…, 1, …, 1)."""
         x0 = last(history, self.shape)
         c2, beta, sigma = self.increment_std**2, s * s, self.epsilon * (1 - s)
-        v = beta**2 * c2 + s.clamp(min=1e-6) * sigma**2
+        noise = s.clamp(min=1e-6) * sigma.clamp(min=1e-6) ** 2
+        v = beta**2 * c2 + noise
         r = x - (1 - s + beta) * x0
-        d = (c2 * (1 - beta**2 * c2 / v)).clamp(min=1e-12).sqrt()
+        d = (c2 * noise / v).sqrt()  # 1 - β² c² / v would cancel near s = 1
         f = self._network(r / v.sqrt(), flat(s, self.shape), history)
         return x0 + beta * c2 / v * r + d * f, d, f
 
@@ -159,8 +160,7 @@ class Interpolant(nn.Module, StochasticInterpolant):
         """b_s(x, history), shape (…, \\*shape)."""
         if self.parametrisation == "drift":
             return self._network(x, s, history)
-        s = min(s, 1 - 1e-5)
-        return self._drift(self.endpoint(x, s, history), x, s, history)
+        return super().drift(x, s, history)
 
     def endpoint_std(self, s: float) -> Tensor:
         """What the endpoint mean leaves unexplained, per component, interpolated in s."""

@@ -44,7 +44,6 @@ from priorflow.priors.interpolant import StochasticInterpolant, last
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
 
-S_END = 1 - 1e-5  # where b_1 is evaluated: the drift of an endpoint mean is 0/0 at s = 1
 CHOICES = {
     "guidance": ("paper", "released", "exact"),
     "endpoint": ("sde", "interpolant"),
@@ -138,7 +137,7 @@ class FlowDAS:
             std = transition.epsilon * noise_of_endpoint(s, self.endpoint_noise)
             if self.order == 2:
                 predictor = mean + std * rng.normal(*x.shape[1:]).to(x)
-                b_end = transition.drift(predictor, S_END, history)
+                b_end = transition.drift(predictor, 1.0, history)
                 mean = x + (1 - s) * (b + b_end) / 2
         z = rng.normal(x.shape[1], self.draws, *x.shape[2:]).to(x)
         return mean.unsqueeze(2) + std * z

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from priorflow.stages.figures.base import Results, natural, time_label, units
 from priorflow.stages.figures.style import (
     TRUTH,
+    Look,
     axis_label,
     house_style,
     legend_below,
@@ -71,19 +72,26 @@ def draw(
     )
     for axis in axes.flat[rows * columns if count > 1 else len(methods) :]:
         axis.set_axis_off()
+    ranges = np.empty((len(methods), count, 2))
     for j, method in enumerate(methods):
         posterior, observations = drawn[method]
         column = [axes.flat[j]] if count == 1 else axes[:, j]
         seen = observed_states(observations, case, observed, INVERSES[inverse])
         for i, axis in enumerate(column):
-            _panel(axis, posterior, observations, case, i, members, look(method, results.facts))
+            style = look(method, results.facts)
+            ranges[j, i] = _panel(axis, posterior, observations, case, i, members, style)
             if i in seen:
                 axis.plot(whole.time, seen[i], "x", color="#555555", ms=2.8, mew=0.7, zorder=1)
         column[0].set_title(wrapped(results.label(method), 46 // columns + 6))
         if count > 1 or j + columns >= len(methods):
             column[-1].set_xlabel(wrapped(time_label(whole), 28))
             column[-1].tick_params(labelbottom=True)
+    # inverted observations may lie far off: the states decide what is shown
+    bottom, top = ranges[..., 0].min(0), ranges[..., 1].max(0)
+    margin = 0.06 * (top - bottom)
     for i in range(rows):
+        k = min(i, count - 1)
+        axes[i, 0].set_ylim(bottom[k] - margin[k], top[k] + margin[k])
         axes[i, 0].set_ylabel(axis_label(names[0 if count == 1 else i], units(whole, False)))
     handles = [Line2D([], [], color=TRUTH, lw=1.4)]
     labels = [f"truth (case {case})"]
@@ -141,8 +149,9 @@ def _panel(
     case: int,
     component: int,
     members: int,
-    style: "object",
-) -> None:
+    style: Look,
+) -> tuple[float, float]:
+    """Draw one component of one method; returns the least and the greatest value."""
     pairs = transitions(posterior, observations, case)[..., component]
     truth = natural(observations.truth.values[case], observations)[:, component]
     time = observations.time.values
@@ -154,7 +163,4 @@ def _panel(
     segments = segments[np.isfinite(segments).all((1, 2))]
     axis.add_collection(LineCollection(segments, colors=style.colour, lw=0.6, alpha=0.8))
     axis.plot(time, truth, color=TRUTH, lw=1.1)
-    # inverted observations may lie far off: the states decide what is shown
-    bottom, top = min(low.min(), truth.min()), max(high.max(), truth.max())
-    margin = 0.08 * (top - bottom)
-    axis.update_datalim([(time[0], bottom - margin), (time[-1], top + margin)])
+    return min(low.min(), truth.min()), max(high.max(), truth.max())

@@ -1,0 +1,81 @@
+"""The error of every method over the window, with bands over the cases."""
+
+__all__ = ["draw", "error_by_time"]
+
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from priorflow.stages.figures.base import Results, time_label, units
+from priorflow.stages.figures.style import axis_label, house_style, legend_below, look, panels
+from priorflow.stages.statistics import Estimate, bootstrap_interval
+
+LABELS = {"crps": "CRPS", "rmse_mean": "RMSE of the ensemble mean"}
+
+
+def error_by_time(
+    posterior: xr.Dataset, observations: xr.Dataset, metric: Literal["crps", "rmse_mean"] = "crps"
+) -> list[Estimate]:
+    """The error at every time with its interval over cases.
+
+    `crps` is the fair one, averaged over the components; the square of `rmse_mean` is averaged over
+    components and cases.
+    """
+    state, truth = xr.align(posterior.state, observations.truth, join="exact")
+    if metric == "crps":
+        from scores.probability import crps_for_ensemble
+
+        method = "fair" if state.sizes["member"] > 1 else "ecdf"
+        error = crps_for_ensemble(
+            state, truth, "member", method=method, preserve_dims=["case", "time"]
+        )
+        return [bootstrap_interval(column) for column in error.transpose("time", "case").values]
+    square = (state.mean("member") - truth) ** 2
+    square = square.mean([d for d in square.dims if d not in ("case", "time")])
+    found = [bootstrap_interval(column) for column in square.transpose("time", "case").values]
+    # of n < 2 cases there are no ends: the root of NaN is NaN
+    return [
+        Estimate(*(float(np.sqrt(max(x, 0))) for x in (e.value, e.low, e.high)), e.n) for e in found
+    ]
+
+
+@house_style
+def draw(results: Results, metric: Literal["crps", "rmse_mean"] = "crps") -> Figure:
+    """One panel for every task, one line with its 95 % band for every method.
+
+    Args:
+        results: Needs posteriors and observations.
+        metric: `crps` or `rmse_mean`.
+
+    Raises:
+        ValueError: The metric is neither.
+    """
+    if metric not in LABELS:
+        raise ValueError(f"metric: value {metric!r}, allowed: {list(LABELS)}")
+    columns = len(results.tasks)
+    figure, axes = panels(1, columns, height=7.6, sharey=True)
+    methods = []
+    for axis, task in zip(axes[0], results.tasks, strict=True):
+        sizes = set()
+        for method in results.shown(task):
+            posterior, observations = results.matched(method, task)
+            found = error_by_time(posterior, observations, metric)
+            value, low, high = np.array([(e.value, e.low, e.high) for e in found]).T
+            style = look(method, results.facts)
+            time = observations.time.values
+            axis.plot(time, value, **style.line())
+            axis.fill_between(time, low, high, color=style.colour, alpha=0.15, lw=0)
+            sizes.add(posterior.sizes["case"])
+            methods.append(method)
+        span = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
+        axis.set_title(f"{results.label(task)}; {span} cases")
+        axis.set_xlabel(time_label(observations))
+        axis.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel(axis_label(LABELS[metric], units(observations)))
+    methods = list(dict.fromkeys(methods))
+    handles = [Line2D([], [], **look(m, results.facts).line()) for m in methods]
+    legend_below(figure, handles, [results.label(m) for m in methods])
+    return figure
