@@ -331,19 +331,9 @@ def load_experiment(name: str, scale: Scale, root: Path = ROOT) -> Experiment:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in root.glob("*.yaml"))) or "none"
         raise BadInput(f"experiments: {name!r} is unknown; there are: {known}, or give a path")
-    raw = _read_experiment(path, root)
-    scales = raw.pop("scales", {})
-    raw = merge(raw, scales.get(scale) or {})
-    select = raw.pop("select", {})
-    raw = {**raw, "base": path.parent.resolve()}
-    raw["methods"] = _inherit(raw.get("methods") or {}, path)
-    for section, names in select.items():
-        for name in names:
-            _known(path, f"scales.{scale}.select.{section}", name, raw.get(section, {}))
-        raw[section] = {name: raw[section][name] for name in names}
+    raw = _read_experiment(path, root, scale)
     raw["methods"] |= _expand_ablations(raw.get("ablations") or {}, raw["methods"], path)
-    if "tasks" in select:
-        _drop_tasks(raw)
+    raw = {**raw, "base": path.parent.resolve()}
     experiment = _validate(Experiment, raw, path)
     _check_names(experiment, path)
     return experiment
@@ -403,17 +393,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _read_experiment(path: Path, root: Path) -> dict[str, Any]:
-    """An experiment file, laid over the one that it extends."""
+def _read_experiment(path: Path, root: Path, scale: str) -> dict[str, Any]:
+    """An experiment file at a scale, laid over the one that it extends."""
     raw = {"name": path.stem, **_read_yaml(path)}
     parent = raw.pop("extends", None)
-    if parent is None:
-        return raw
-    file = path.parent / parent if parent.endswith(SUFFIXES) else root / f"{parent}.yaml"
-    if not file.is_file():
-        raise BadInput(f"{path}: extends: {parent!r}: there is no file {file}")
-    inherited = _relocate(_read_experiment(file, root), os.path.relpath(file.parent, path.parent))
-    return merge({**raw, **inherited}, _read_yaml(path) | {"extends": None})
+    if parent is not None:
+        file = path.parent / parent if parent.endswith(SUFFIXES) else root / f"{parent}.yaml"
+        if not file.is_file():
+            raise BadInput(f"{path}: extends: {parent!r}: there is no file {file}")
+        folder = os.path.relpath(file.parent, path.parent)
+        inherited = _relocate(_read_experiment(file, root, scale), folder)
+        raw = merge(inherited, _read_yaml(path) | {"extends": None})
+    scales = raw.pop("scales", {})
+    raw = merge(raw, scales.get(scale) or {})
+    select = raw.pop("select", {})
+    raw["methods"] = _inherit(raw.get("methods") or {}, path)
+    for section, names in select.items():
+        for name in names:
+            _known(path, f"scales.{scale}.select.{section}", name, raw.get(section, {}))
+        raw[section] = {name: raw[section][name] for name in names}
+    if select:
+        _prune(raw)
+    return raw
 
 
 def _relocate(value: Any, folder: str) -> Any:
@@ -469,17 +470,22 @@ def _inherit(methods: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return resolved
 
 
-def _drop_tasks(raw: dict[str, Any]) -> None:
-    """Forget what methods do on tasks that this scale does not select."""
-    for name, method in raw["methods"].items():
+def _prune(raw: dict[str, Any]) -> None:
+    """Forget what methods and figures say of tasks and methods that a scale does not select."""
+    for method in raw["methods"].values():
         tasks = method.get("tasks")
         if isinstance(tasks, Mapping):
-            raw["methods"][name] = {
-                **method,
-                "tasks": {t: v for t, v in tasks.items() if t in raw["tasks"]},
-            }
-        elif isinstance(tasks, list):
-            raw["methods"][name] = {**method, "tasks": [t for t in tasks if t in raw["tasks"]]}
+            method["tasks"] = {t: v for t, v in tasks.items() if t in raw["tasks"]}
+        elif tasks is not None:
+            method["tasks"] = [t for t in tasks if t in raw["tasks"]]
+    for name, figure in list((raw.get("figures") or {}).items()):
+        for section in ("tasks", "methods"):
+            if figure.get(section):
+                figure[section] = [item for item in figure[section] if item in raw[section]]
+                if not figure[section]:
+                    raw["figures"].pop(name, None)
+        if figure.get("ablation", "") not in {"", *(raw.get("ablations") or {})}:
+            raw["figures"].pop(name, None)
 
 
 INDIVIDUAL = ("label", "note", "tune")  # keys that a variant does not inherit
