@@ -50,7 +50,7 @@ format: $(READY)
 	$(RUN) snakefmt Snakefile workflow
 
 bench: $(READY)
-	$(RUN) pytest -s -p no:cacheprovider $(ARGS) benchmarks
+	$(RUN) python tests/benchmarks/bench.py
 
 pretrained: $(READY)
 	$(RUN) snakemake --config scale=laptop weights=train $(if $(EXPERIMENTS),experiments="$(EXPERIMENTS)") $(ARGS) --until train

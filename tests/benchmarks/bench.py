@@ -1,0 +1,143 @@
+"""What the project claims about speed and accuracy, measured in one run, side by side.
+
+    make reproduce && make bench
+
+Reads the results of the laptop scale, measures what is not in them, and writes
+results/laptop/benchmarks.md. Times are ratios within this run, or totals of this machine.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from priorflow import store
+from priorflow.config import load_experiment
+from priorflow.stages.infer import sample
+from priorflow.stages.statistics import paired_difference
+from priorflow.stages.tables import read_csv
+
+ROOT = Path("results/laptop")
+LORENZ = ROOT / "lorenz63"
+
+
+def values(method: str, task: str, metric: str, tree: str = "") -> pd.Series:
+    """A metric of a method by case."""
+    table = pd.read_parquet(LORENZ / tree / "metrics" / f"{method}.parquet")
+    chosen = table[(table.task == task) & (table.metric == metric)]
+    return chosen.set_index("case").value
+
+
+def row(table: pd.DataFrame, method: str, task: str, metric: str) -> pd.Series:
+    """A row of the experiment's table."""
+    hit = (table.method == method) & (table.task == task) & (table.metric == metric)
+    return table[hit].iloc[0]
+
+
+def accuracy() -> list[tuple[str, str, str, str]]:
+    """Skill, ratios and log-densities from the tables."""
+    table = read_csv(LORENZ / "tables/lorenz63.csv")
+    rows = []
+    for method in ("flowdas_bridge", "flowdas", "sda", "enkf"):
+        r = row(table, method, "long_x0", "crps")
+        goal = "≥ 0.9" if method == "flowdas_bridge" else "reported"
+        text = f"{r.skill:.3f} [{r.skill_low:.3f}, {r.skill_high:.3f}]"
+        rows.append((f"`long_x0`: skill recovered by CRPS, `{method}`", goal, text, str(r.n)))
+    gain = paired_difference(
+        values("flowdas_bridge", "long_x0", "crps"), values("flowdas", "long_x0", "crps")
+    )
+    text = f"{gain.value:.4f} [{gain.low:.4f}, {gain.high:.4f}]"
+    rows.append(("`long_x0`: CRPS, bridge - `flowdas`, paired", "below 0", text, str(gain.n)))
+    ours, limit = (values(m, "known_x0", "rmse").mean() for m in ("flowdas_bridge", "bpf"))
+    text = f"{ours / limit:.3f}"
+    rows.append(("`known_x0`: sample RMSE, bridge / limit", "≤ 1.05", text, "64"))
+    for file in sorted((LORENZ / "ablations/metrics").glob("*.parquet")):
+        if file.stem.startswith(("flowdas.steps", "flowdas_bridge.single.steps")):
+            found = pd.read_parquet(file)
+            prior = found[found.metric == "log_prior"]
+            goal = (
+                "17.87 ± 0.5" if "bridge" in file.stem and "endpoint" in file.stem else "reported"
+            )
+            n = f"{prior.case.nunique()} × {prior.members.iloc[0]}"
+            name = file.stem.split(".steps.")[0] + ", " + file.stem.split(".steps.")[1]
+            rows.append(
+                (f"log-prior, 14 transitions: `{name}`", goal, f"{prior.value.mean():.2f}", n)
+            )
+    nfe = values("flowdas_bridge", "long_x0", "nfe").mean() / 120
+    rows.append(("network evaluations per step and member, bridge", "≤ 10", f"{nfe:.1f}", "64"))
+    return rows
+
+
+def batching(steps: int = 50) -> list[tuple[str, str, str, str]]:
+    """FlowDAS on 64 cases at once against the same code case by case."""
+    torch.set_num_threads(1)
+    e = load_experiment("lorenz63", "laptop")
+    observations = store.read(LORENZ / "observations/known_x0.zarr").load().isel(time=[0])
+    model = e.models["drift"].model_dump()
+    run = e.run("flowdas", "known_x0", 0).model_dump()
+    run |= {"members": 1, "solver": {**run["solver"], "steps": steps}}
+    seconds = {}
+    for block in (64, 1):
+        begin = time.perf_counter()
+        sample(
+            observations,
+            run | {"block": block},
+            model,
+            LORENZ / "models/drift/weights.safetensors",
+            cases=range(64),
+            device="cpu",
+            base=e.base,
+        )
+        seconds[block] = time.perf_counter() - begin
+    ratio = seconds[1] / seconds[64]
+    per_step = seconds[1] / 64 * 500 / steps
+    return [
+        ("`flowdas`, 64 cases batched against case by case", "≥ 20×", f"{ratio:.0f}×", "64"),
+        (
+            "… seconds per case and step (500 solver steps), case by case",
+            "–",
+            f"{per_step:.2f}",
+            "64",
+        ),
+        ("… the same, batched", "–", f"{seconds[64] / 64 * 500 / steps:.3f}", "64"),
+    ]
+
+
+def resources() -> list[tuple[str, str, str, str]]:
+    """Training times, peak memory, and a run with nothing to do."""
+    rows = []
+    for file in sorted(Path("workflow/pretrained").glob("*/*/config.json")):
+        record = json.loads(file.read_text())
+        name = "/".join(file.parts[-3:-1])
+        text = f"{record['seconds']:.0f} s, {record['parameters']:,} parameters"
+        rows.append((f"training of `{name}`, {record['threads']} thread", "≤ 240 s", text, "1"))
+    peaks = {file: pd.read_csv(file, sep="\t").max_rss.max() for file in ROOT.rglob("*.tsv")}
+    peaks = {file: float(v) for file, v in peaks.items() if str(v) not in ("-", "nan")}
+    worst = max(peaks, key=peaks.get)
+    text = f"{peaks[worst] / 1024:.2f} GB (`{worst.parent.name}/{worst.stem}`)"
+    rows.append(("peak memory of any job", "≤ 6 GB", text, str(len(peaks))))
+    begin = time.perf_counter()
+    subprocess.run(["make", "reproduce"], check=True, capture_output=True)
+    text = f"{time.perf_counter() - begin:.1f} s"
+    rows.append(("`make reproduce` with nothing changed", "≤ 10 s", text, "1"))
+    return rows
+
+
+def main() -> None:
+    """Measure everything and write the table."""
+    if not (LORENZ / "tables/lorenz63.csv").is_file():
+        sys.exit("results/laptop is missing: run `make reproduce` first")
+    lines = ["| what | must | measured | n |", "|---|---|---|---|"]
+    for measured in (accuracy, batching, resources):
+        lines += ["| " + " | ".join(cells) + " |" for cells in measured()]
+    text = "\n".join(lines) + "\n"
+    (ROOT / "benchmarks.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
