@@ -288,10 +288,13 @@ def figures(
             folder=results,
             methods=methods,
             tasks=tasks,
-            models=f.models,
+            models=figure_models(e, figure, c.methods),
             posteriors={
                 (m, t): [
-                    results / tree / posterior_name(t, m, i, c.shards) for i in range(c.shards)
+                    results
+                    / ("ablations" if e.methods[m].ablation else "")
+                    / posterior_name(t, m, i, c.shards)
+                    for i in range(c.shards)
                 ]
                 for m in methods
                 for t in e.tasks_of(m)
@@ -315,8 +318,15 @@ def figure_methods(e: Experiment, figure: str, chosen: list[str] | str) -> list[
     """The methods of a run that a figure shows."""
     f, run = e.figures[figure], select_methods(e, chosen)
     if f.ablation:
-        return [m for m in run if e.methods[m].ablation == f.ablation]
+        swept = [m for m in run if e.methods[m].ablation == f.ablation]
+        return swept and [*swept, *(m for m in run if m in f.methods)]
     return [m for m in run if m in (f.methods or e.table_methods())]
+
+
+def figure_models(e: Experiment, figure: str, chosen: list[str] | str) -> list[str]:
+    """The models that a figure shows, as far as a run's methods use them."""
+    used = {e.methods[m].model for m in select_methods(e, chosen)}
+    return [m for m in e.figures[figure].models if m in used]
 
 
 def posterior_name(task: str, method: str, shard: int, shards: int) -> str:

@@ -124,15 +124,11 @@ class Project:
         """The log of a job of Lorenz-63, such as `train/drift`."""
         return self.root / f"results/smoke/logs/lorenz63/{name}.log"
 
-    def wait(self, name: str, pattern: str, process: subprocess.Popen, seconds: int = 180) -> None:
-        """Until the log of a job matches; fails if snakemake ends before that."""
-        deadline = time.monotonic() + seconds
+    def wait(self, run: subprocess.Popen, name: str, pattern: str) -> None:
+        """Until the log of a job matches."""
         log = self.log(name)
         while not (log.is_file() and re.search(pattern, log.read_text())):
-            if process.poll() is not None:
-                raise AssertionError("snakemake ended before: " + "".join(process.communicate()))
-            assert time.monotonic() < deadline, f"{log} never had {pattern!r}"
-            time.sleep(0.02)
+            still_running(run)
 
     def process(self, stage: str, *words: str) -> psutil.Process | None:
         """The running `priorflow STAGE …` of this copy whose command line has all words."""
@@ -146,14 +142,17 @@ class Project:
                 return process
         return None
 
-    def kill(self, stage: str, *words: str, seconds: int = 180) -> None:
+    def kill(self, run: subprocess.Popen, stage: str, *words: str) -> None:
         """`kill -9` of such a process, as soon as there is one."""
-        deadline = time.monotonic() + seconds
         while (process := self.process(stage, *words)) is None:
-            assert time.monotonic() < deadline, f"`priorflow {stage}` never ran"
-            time.sleep(0.1)
+            still_running(run)
         process.kill()
-        process.wait()
+
+
+def still_running(run: subprocess.Popen) -> None:
+    """Wait a moment for a job of this run, and fail if the run has ended."""
+    assert run.poll() is None, "snakemake ended: " + "".join(run.communicate())
+    time.sleep(0.05)
 
 
 def verbs(jobs: set[str]) -> set[str]:

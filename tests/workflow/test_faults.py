@@ -53,13 +53,13 @@ def test_killed_jobs_go_on(project: Project, undisturbed: Project) -> None:
     project.edit(slow)
 
     run = project.start(TARGET)
-    project.wait("train/drift", r"step 100/")
-    project.kill("train")
+    project.wait(run, "train/drift", r"step 100/")
+    project.kill(run, "train")
     ended(run)
     assert not (project.tree / WEIGHTS).exists()
 
     run = project.start(TARGET)
-    project.wait("train/drift", r"resumed[^$]*step 300/")
+    project.wait(run, "train/drift", r"resumed[^$]*step 300/")
     assert int(re.search(r"step (\d+)/", project.log("train/drift").read_text())[1]) > 100
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
@@ -67,9 +67,9 @@ def test_killed_jobs_go_on(project: Project, undisturbed: Project) -> None:
 
     project.run("--unlock")
     run = project.start(TARGET)
-    project.wait("infer/known_x0/flowdas", r": 1/3 ")
+    project.wait(run, "infer/known_x0/flowdas", r": 1/3 ")
     assert "resumed" in project.log("train/drift").read_text()
-    project.kill("infer")
+    project.kill(run, "infer")
     ended(run)
     assert not (project.tree / "posterior/known_x0/flowdas.zarr").exists()
 
@@ -95,7 +95,7 @@ def test_shards_change_nothing(undisturbed: Project, tmp_path: Path, shards: int
 
     store = f"posterior/known_x0/flowdas.0of{shards}.zarr"
     run = project.start(TARGET, shards=shards)
-    project.kill("infer", f"results/smoke/lorenz63/{store}")
+    project.kill(run, "infer", f"results/smoke/lorenz63/{store}")
     ended(run)
     assert not (project.tree / store).exists()
 
@@ -112,7 +112,7 @@ def test_damaged_chunk_is_named(project: Project) -> None:
     shutil.rmtree(posterior)
     before = results(project)
 
-    run = project.run(check=False)
+    run = project.run(str(posterior.relative_to(project.root)), check=False)
     lines = project.log("infer/known_x0/forecast").read_text().splitlines()
     assert run.returncode == 1
     assert len(lines) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from priorflow.cli import figure_methods, model_code, posterior_name
+from priorflow.cli import figure_methods, figure_models, model_code, posterior_name
 from priorflow.components import BadInput
 from priorflow.config import Config, load_config, load_experiment, select_methods
 from priorflow.fingerprint import code_of, digest
@@ -128,6 +128,11 @@ def products(name):
     e = EXPERIMENTS[name]
     ablations = {e.methods[m].ablation for m in METHODS[name]} - {""}
     figures = [f for f in e.figures if figure_methods(e, f, CONFIG.methods)]
+    figures = [
+        f
+        for f in figures
+        if "models" not in e.figures[f].needs or figure_models(e, f, CONFIG.methods)
+    ]
     return [
         f"{ROOT}/{name}/tables/{name}.csv",
         *(

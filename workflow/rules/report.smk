@@ -81,7 +81,7 @@ def shown(wildcards):
             ]
     if "observations" in f.needs:
         files += [f"{ROOT}/{name}/observations/{task}.zarr" for task in tasks]
-    for model in f.models:
+    for model in figure_models(e, wildcards.figure, CONFIG.methods):
         files += [
             f"{ROOT}/{name}/models/{model}/{file}"
             for file in ("metrics.csv", "config.json")

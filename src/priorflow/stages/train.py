@@ -21,7 +21,8 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from priorflow import store
@@ -117,7 +118,10 @@ class Fit(L.LightningModule):
         """AdamW with warm-up and decay to zero."""
         c = self.training_config
         optimizer = torch.optim.AdamW(
-            self.prior.parameters(), lr=c["learning_rate"], weight_decay=c["weight_decay"]
+            self.prior.parameters(),
+            lr=c["learning_rate"],
+            weight_decay=c["weight_decay"],
+            foreach=True,
         )
 
         def factor(step: int) -> float:
@@ -211,7 +215,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     export(prior, output / "weights.safetensors")
     prior.calibrate(
-        splits[1].draw(4 * VALIDATION_WINDOWS, generator(seed, *names, "calibrate")),
+        splits[1].draw(2 * VALIDATION_WINDOWS, generator(seed, *names, "calibrate")),
         generator(seed, *names, "calibrate noise"),
     )
     export(prior, output / "weights.safetensors")
@@ -253,7 +257,8 @@ def _callbacks(c: Mapping[str, Any], checkpoints: Path) -> list[Callback]:
         )
     ]
     if c["ema"]:
-        callbacks.append(EMAWeightAveraging(decay=c["ema"], use_buffers=False))
+        average = get_ema_multi_avg_fn(c["ema"])
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     return callbacks
 
 

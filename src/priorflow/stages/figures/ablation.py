@@ -63,8 +63,8 @@ def draw(
     for axis, metric in zip(axes[0], metrics, strict=True):
         axis.set_xlabel(label or field.replace("_", " "))
         what = measure(metric)
-        per = " per case and member" if metric in COSTS else ""
-        axis.set_ylabel(axis_label(what.label + per, what.unit))
+        per = "\nper case and member" if metric in COSTS else ""
+        axis.set_ylabel(axis_label(what.label, what.unit) + per)
         if all(isinstance(value, int | float) for value in swept):
             spaced(axis, swept)
     figure.suptitle(f"{results.label(task)}; {cases} cases", fontsize=8)

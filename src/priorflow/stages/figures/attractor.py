@@ -4,7 +4,6 @@ __all__ = ["draw"]
 
 from collections.abc import Sequence
 
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,7 +17,7 @@ from priorflow.stages.figures.style import (
     panels,
     wrapped,
 )
-from priorflow.stages.figures.trajectories import median_case, transitions
+from priorflow.stages.figures.trajectories import broken, median_case, transitions
 
 
 @house_style
@@ -53,10 +52,9 @@ def draw(
         truth = natural(observations.truth.values[case], observations)
         colour = look(method, results.facts).colour
         for axis, plane in zip(axes[:, j], planes, strict=True):
-            segments = pairs[..., list(plane)].reshape(-1, 2, 2)
-            axis.add_collection(
-                LineCollection(segments[1:], colors=colour, lw=0.5, alpha=0.55, rasterized=True)
-            )
+            for member in pairs:
+                lines = [broken(member[:, :, component]) for component in plane]
+                axis.plot(*lines, color=colour, lw=0.5, alpha=0.5)
             axis.plot(*truth[:, list(plane)].T, color=TRUTH, lw=1.0)
             axis.plot(*truth[0, list(plane)], "o", color=TRUTH, ms=3)
             axis.set_xlabel(axis_label(names[plane[0]], units(observations, False)))

@@ -112,8 +112,8 @@ def units(observations: xr.Dataset, standardised: bool = True) -> str:
 
 
 def time_label(observations: xr.Dataset) -> str:
-    """The label of an axis of observed states, which are numbered from 1."""
-    return f"state k (one every Δt = {float(observations.attrs['dt']):g})"
+    """The label of an axis of observed states, numbered from 1 and Δt apart."""
+    return f"state k (Δt\u00a0=\u00a0{float(observations.attrs['dt']):g})"  # never breaks inside
 
 
 def save(figure: Any, png: Path, svg: Path) -> None:

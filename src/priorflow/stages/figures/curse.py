@@ -8,9 +8,12 @@ has the error 1 / √M.
 
 __all__ = ["draw", "relative_error", "weight_share"]
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -22,6 +25,7 @@ from priorflow.stages.figures.style import (
     look,
     panels,
 )
+from priorflow.stages.figures.sweeps import bar_lengths
 from priorflow.stages.statistics import Estimate, bootstrap_interval, pooled_ratio
 
 
@@ -86,12 +90,16 @@ def draw(results: Results) -> Figure:
         axis.set_xticks(ticks, [f"{tick}" for tick in ticks])
     axes[0, 0].set_ylabel("error of the ensemble mean\n(exact posterior standard deviations)")
     axes[0, 1].set_ylabel("effective sample size\n(share of the particles)")
-    axes[0, 1].set_ylim(top=1.3)
+    if axes[0, 1].has_data():
+        axes[0, 1].set_ylim(top=1.3)
+    else:
+        axes[0, 1].text(
+            0.5, 0.5, "no method has particles", transform=axes[0, 1].transAxes, ha="center"
+        )
     legend_below(figure, handles, labels)
     return figure
 
 
-def _line(axis, x: list[int], found: list[Estimate], settings: dict) -> None:
-    value, low, high = np.array([(e.value, e.low, e.high) for e in found]).T
-    lengths = np.nan_to_num(np.stack((value - low, high - value)).clip(min=0))
-    axis.errorbar(x, value, lengths, elinewidth=0.9, capsize=1.8, **settings)
+def _line(axis: Axes, x: list[int], found: list[Estimate], settings: dict[str, Any]) -> None:
+    values = [estimate.value for estimate in found]
+    axis.errorbar(x, values, bar_lengths(found), elinewidth=0.9, capsize=1.8, **settings)

@@ -10,10 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results, time_label, units
-from priorflow.stages.figures.style import axis_label, house_style, legend_below, look, panels
+from priorflow.stages.figures.style import (
+    WIDE,
+    axis_label,
+    house_style,
+    legend_below,
+    look,
+    panels,
+    wrapped,
+)
 from priorflow.stages.statistics import Estimate, bootstrap_interval
+from priorflow.stages.vocabulary import measure
 
-LABELS = {"crps": "CRPS", "rmse_mean": "RMSE of the ensemble mean"}
+ERRORS = ("crps", "rmse_mean")
 
 
 def error_by_time(
@@ -43,20 +52,23 @@ def error_by_time(
 
 
 @house_style
-def draw(results: Results, metric: Literal["crps", "rmse_mean"] = "crps") -> Figure:
+def draw(
+    results: Results, metric: Literal["crps", "rmse_mean"] = "crps", width: float = WIDE
+) -> Figure:
     """One panel for every task, one line with its 95 % band for every method.
 
     Args:
         results: Needs posteriors and observations.
         metric: `crps` or `rmse_mean`.
+        width: Of the figure, in centimetres.
 
     Raises:
         ValueError: The metric is neither.
     """
-    if metric not in LABELS:
-        raise ValueError(f"metric: value {metric!r}, allowed: {list(LABELS)}")
+    if metric not in ERRORS:
+        raise ValueError(f"metric: value {metric!r}, allowed: {list(ERRORS)}")
     columns = len(results.tasks)
-    figure, axes = panels(1, columns, height=7.6, sharey=True)
+    figure, axes = panels(1, columns, width=width, height=7.6, sharey=True)
     methods = []
     for axis, task in zip(axes[0], results.tasks, strict=True):
         sizes = set()
@@ -71,10 +83,10 @@ def draw(results: Results, metric: Literal["crps", "rmse_mean"] = "crps") -> Fig
             sizes.add(posterior.sizes["case"])
             methods.append(method)
         span = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-        axis.set_title(f"{results.label(task)}; {span} cases")
+        axis.set_title(wrapped(f"{results.label(task)}; {span} cases", int(5 * width / columns)))
         axis.set_xlabel(time_label(observations))
         axis.set_ylim(bottom=0)
-    axes[0, 0].set_ylabel(axis_label(LABELS[metric], units(observations)))
+    axes[0, 0].set_ylabel(axis_label(measure(metric).label, units(observations)))
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **look(m, results.facts).line()) for m in methods]
     legend_below(figure, handles, [results.label(m) for m in methods])

@@ -139,8 +139,8 @@ def draw(results: Results, bins: int = BINS, highest: float = 4.0) -> Figure:
     for axis, method in zip(axes[0], results.methods, strict=True):
         axis.set_title(wrapped(results.label(method), 46 // columns + 6), pad=9)
     for axis, task in zip(axes[:, 0], results.tasks, strict=True):
-        name = wrapped(results.label(task), 24) + "\n" if rows > 1 else ""
-        axis.set_ylabel(f"{name}frequency (uniform = 1)")
+        axis.set_ylabel(wrapped(results.label(task), 20) if rows > 1 else "")
+    figure.supylabel("frequency (uniform = 1)", fontsize=8)
     for axis in axes[-1]:
         axis.set(ylim=(0, highest), xlim=(0, 1), xticks=(0, 0.5, 1))
         axis.set_xlabel("rank of the truth (share)" if columns < 5 else "rank (share)")

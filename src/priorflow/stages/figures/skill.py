@@ -9,12 +9,14 @@ from matplotlib.figure import Figure
 
 from priorflow.components import BadInput
 from priorflow.stages.figures.base import Results
-from priorflow.stages.figures.style import FLOOR, LIMIT, house_style, look, panels, wrapped
-from priorflow.stages.figures.sweeps import per_case
+from priorflow.stages.figures.style import FLOOR, LIMIT, Look, house_style, look, panels, wrapped
+from priorflow.stages.figures.sweeps import bar_lengths, per_case
 from priorflow.stages.statistics import Estimate, skill_recovered
 from priorflow.stages.vocabulary import measure
 
-LEFT, RIGHT = -0.5, 1.1  # what lies further left is an arrow with its value beside it
+GREY = {"ha": "left", "va": "center", "color": "#6b6b6b", "fontsize": 7}
+NOTHING = "floor is\nat the limit"
+LEFT, RIGHT = -0.5, 1.25  # what lies beyond is an arrow with its value beside it
 
 
 def shares(
@@ -61,8 +63,11 @@ def draw(results: Results, metric: str = "crps") -> Figure:
     height = 2.6 + 0.75 * len(methods)
     figure, axes = panels(1, columns, height=height, sharey=True)
     for axis, task in zip(axes[0], results.tasks, strict=True):
-        for y, method in enumerate(methods):
+        known = [share for share in found[task].values() if not np.isnan(share.value)]
+        for y, method in enumerate(methods if known else ()):
             _row(axis, y, found[task].get(method), look(method, results.facts))
+        if not known:
+            axis.text(0.5, (len(methods) - 1) / 2, NOTHING, **GREY | {"ha": "center"})
         axis.axvline(0, color=FLOOR, lw=1.2)
         axis.axvline(1, color=LIMIT, lw=1.2)
         n = max((e.n for e in found[task].values()), default=0)
@@ -83,24 +88,30 @@ def draw(results: Results, metric: str = "crps") -> Figure:
     return figure
 
 
-def _row(axis: Axes, y: int, share: Estimate | None, style) -> None:
-    grey = {"ha": "left", "va": "center", "color": "#6b6b6b", "fontsize": 7}
+def _row(axis: Axes, y: int, share: Estimate | None, style: Look) -> None:
     if share is None:
-        axis.text(0.05, y, "not run", **grey)
+        axis.text(0.05, y, "not run", **GREY)
     elif np.isnan(share.value):
-        axis.text(0.05, y, "floor is at the limit", **grey)
-    elif share.value < LEFT:
-        axis.plot(LEFT + 0.04, y, marker="<", color=style.colour)
-        axis.text(LEFT + 0.12, y, f"{share.value:.2f}", **{**grey, "color": style.colour})
+        axis.text(0.05, y, NOTHING, **GREY)
+    elif not LEFT <= share.value <= RIGHT:
+        end, sign = (LEFT, 1) if share.value < LEFT else (RIGHT, -1)
+        axis.plot(end + sign * 0.05, y, marker="<" if sign > 0 else ">", color=style.colour)
+        side = {"color": style.colour, "ha": "left" if sign > 0 else "right"}
+        axis.text(end + sign * 0.13, y, _number(share.value), **GREY | side)
     else:
-        lengths = np.nan_to_num([[share.value - share.low], [share.high - share.value]])
         axis.errorbar(
             share.value,
             y,
-            xerr=lengths.clip(min=0),
+            xerr=bar_lengths([share]),
             marker=style.marker,
             color=style.colour,
             capsize=2,
             elinewidth=1,
         )
-        axis.text(share.value, y + 0.2, f"{share.value:.2f}", ha="center", va="bottom", fontsize=7)
+        above = {"ha": "center", "va": "bottom", "fontsize": 7, "zorder": 2.2}
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # where the limit passes
+        axis.text(share.value, y + 0.22, _number(share.value), bbox=paper, **above)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")

@@ -1,6 +1,6 @@
 """The variants of an ablation, found by their names and their hyper-parameters."""
 
-__all__ = ["Variant", "curves", "interval_bars", "per_case", "variants"]
+__all__ = ["Variant", "bar_lengths", "curves", "interval_bars", "per_case", "variants"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from priorflow.stages.figures.base import Results
-from priorflow.stages.statistics import Estimate, bootstrap_interval
+from priorflow.stages.statistics import Estimate, bootstrap_interval, paired_difference
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def variants(results: Results, field: str) -> list[Variant]:
     """The variants that sweep a hyper-parameter; other methods are left out."""
     found = []
     for method in results.methods:
-        solver = results.facts["solvers"][method, results.tasks[0]]
+        solver = results.facts["solvers"].get((method, results.tasks[0]), {})
         # the parts of the name are looked up, not split at dots: a value may have one, as 0.5 has
         swept = {key: f".{key}_{value}" for key, value in solver.items() if key != "class"}
         swept = {k: p.replace("/", "_") for k, p in swept.items() if p in f"{method}."}
@@ -66,8 +66,23 @@ def per_case(table: pd.DataFrame, method: str, metric: str) -> pd.Series:
     return rows.groupby("case")["value"].mean()
 
 
-def interval_bars(series: Sequence[pd.Series]) -> tuple[np.ndarray, np.ndarray]:
-    """Means over cases, and the lengths (2, n) of their error bars."""
-    found: list[Estimate] = [bootstrap_interval(values) for values in series]
-    value, low, high = np.array([(e.value, e.low, e.high) for e in found]).reshape(-1, 3).T
-    return value, np.nan_to_num(np.stack((value - low, high - value)).clip(min=0))
+def interval_bars(
+    series: Sequence[pd.Series], reference: pd.Series | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means over cases, and the lengths (2, n) of their error bars.
+
+    Args:
+        series: One number per case, indexed by case.
+        reference: If given, bars are those of the paired difference to it.
+    """
+    if reference is None:
+        found = [bootstrap_interval(values) for values in series]
+    else:
+        found = [paired_difference(values, reference) for values in series]
+    return np.array([values.mean() for values in series]), bar_lengths(found)
+
+
+def bar_lengths(found: Sequence[Estimate]) -> np.ndarray:
+    """What `Axes.errorbar` takes, shape (2, n); zero where there is no interval."""
+    value, low, high = np.array([(e.value, e.low, e.high) for e in found]).T
+    return np.nan_to_num(np.stack((value - low, high - value)).clip(min=0))

@@ -17,13 +17,13 @@ METHODS = {"drift": "flowdas", "endpoint": "flowdas_bridge", "score": "sda"}
 
 
 def remaining(loss: ArrayLike) -> np.ndarray:
-    """(loss - least) / (first - least): the share of all progress that is still to come.
+    """(loss - least) / (greatest - least): the share of the fall that is still to come.
 
     Losses of different kinds differ by a factor and by what no network could explain; this share is
-    the same whatever both are. NaN for a curve that never falls.
+    the same whatever both are. NaN for a curve that is flat.
     """
     loss = np.asarray(loss, dtype=float)
-    room = loss[0] - loss.min()
+    room = loss.max() - loss.min()
     return (loss - loss.min()) / room if room > 0 else np.full_like(loss, np.nan)
 
 
@@ -42,8 +42,7 @@ def draw(results: Results, methods: Mapping[str, str] | None = None) -> Figure:
         method = methods.get(model, model)
         style = look(method, results.facts)
         curve, record = results.curve(model), results.record(model)
-        share = remaining(curve.valid_loss)
-        share[share < LOWEST] = np.nan
+        share = remaining(curve.valid_loss).clip(LOWEST / 10)  # leaves the axes at the bottom
         line = {"color": style.colour, "marker": style.marker, "markersize": 3}
         for axis, column in zip(axes[0], ("seconds", "step"), strict=True):
             axis.plot(curve[column], share, **line)
@@ -53,7 +52,7 @@ def draw(results: Results, methods: Mapping[str, str] | None = None) -> Figure:
             f"{record['seconds']:,.0f} s"
         )
     axes[0, 0].set(yscale="log", ylim=(LOWEST, 1.3), xlabel="training time (s)")
-    axes[0, 0].set_ylabel("validation loss, share of its fall\nthat is still to come")
+    axes[0, 0].set_ylabel("validation loss above its least value\n(share of its range)")
     axes[0, 1].set_xlabel("optimiser steps")
     for axis in axes[0]:
         axis.set_xlim(left=0)

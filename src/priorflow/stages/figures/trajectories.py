@@ -1,13 +1,12 @@
 """One case over time: the truth, its observations, and the members of every method."""
 
-__all__ = ["draw", "median_case", "observed_states", "transitions"]
+__all__ = ["broken", "draw", "median_case", "observed_states", "transitions"]
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -84,8 +83,8 @@ def draw(
                 axis.plot(whole.time, seen[i], "x", color="#555555", ms=2.8, mew=0.7, zorder=1)
         column[0].set_title(wrapped(results.label(method), 46 // columns + 6))
         if count > 1 or j + columns >= len(methods):
-            column[-1].set_xlabel(wrapped(time_label(whole), 28))
-            column[-1].tick_params(labelbottom=True)
+            column[-1].set_xlabel(wrapped(time_label(whole), 80 // columns))
+            column[-1].tick_params(labelbottom=True)  # also with an empty place below
     # inverted observations may lie far off: the states decide what is shown
     bottom, top = ranges[..., 0].min(0), ranges[..., 1].max(0)
     margin = 0.06 * (top - bottom)
@@ -142,6 +141,11 @@ def transitions(posterior: xr.Dataset, observations: xr.Dataset, case: int) -> n
     return natural(np.stack((before, state), axis=2), observations)
 
 
+def broken(pairs: np.ndarray) -> np.ndarray:
+    """Pairs (n, 2) as one line (3 n,) that breaks after each: one artist, and a small file."""
+    return np.append(pairs, np.full((len(pairs), 1), np.nan), axis=1).ravel()
+
+
 def _panel(
     axis: Axes,
     posterior: xr.Dataset,
@@ -157,10 +161,8 @@ def _panel(
     time = observations.time.values
     low, high = np.quantile(pairs[:, :, 1], [0.05, 0.95], axis=0)
     axis.fill_between(time, low, high, color=style.colour, alpha=0.25, lw=0)
-    ends = np.stack((time - 1, time), axis=-1)
-    lines = [np.stack((ends, pair), axis=-1) for pair in pairs[:members]]
-    segments = np.concatenate(lines)
-    segments = segments[np.isfinite(segments).all((1, 2))]
-    axis.add_collection(LineCollection(segments, colors=style.colour, lw=0.6, alpha=0.8))
-    axis.plot(time, truth, color=TRUTH, lw=1.1)
+    times = np.broadcast_to(np.stack((time - 1, time), axis=-1), pairs.shape)
+    for x, y in zip(times[:members], pairs[:members], strict=True):
+        axis.plot(broken(x), broken(y), color=style.colour, lw=0.6, alpha=0.55)
+    axis.plot(time, truth, color=TRUTH, lw=1.2)
     return min(low.min(), truth.min()), max(high.max(), truth.max())

@@ -1,0 +1,164 @@
+"""The stages on tiny data, without the workflow around them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from priorflow import store
+from priorflow.components import BadInput
+from priorflow.priors.interpolant import Interpolant
+from priorflow.priors.networks.mlp import FourierMLP, ResidualMLP
+from priorflow.stages.chunk import chunk
+from priorflow.stages.cost import Cost
+from priorflow.stages.infer import sample
+from priorflow.stages.models import export, restore
+from priorflow.stages.observe import observe
+from priorflow.stages.simulate import part, simulate
+from priorflow.systems.lorenz63 import Lorenz63
+
+BASE = Path(__file__).parent
+SYSTEM = {"class": "priorflow.systems.lorenz63:Lorenz63"}
+OPERATOR = {"class": "priorflow.operators.pointwise:Arctan", "noise_std": 0.25}
+SIMULATOR = {
+    "prior": {"class": "priorflow.priors.simulator:Simulator"},
+    "network": None,
+    "context": 1,
+}
+
+
+@given(n=st.integers(0, 50), shards=st.integers(1, 7), block=st.integers(1, 9))
+def test_shards_are_whole_blocks_and_cover_everything(n, shards, block):
+    parts = [part(range(n), i, shards, block) for i in range(shards)]
+    assert [i for p in parts for i in p] == list(range(n))
+    assert all(len(p) % block == 0 for p in parts[:-1] if p and p.stop < n)
+
+
+def simulated(folder, shards, system=SYSTEM):
+    paths = []
+    for i in range(shards):
+        paths.append(folder / f"{shards}_{i}.zarr")
+        simulate(
+            system, part(range(6), i, shards), paths[-1],
+            steps=12, burn_in=3, names=("t", "simulate"), seed=0, base=BASE,
+        )  # fmt: skip
+    chunk(paths, folder / f"{shards}.zarr", system=system, chunks={"trajectory": 4}, base=BASE)
+    return folder / f"{shards}.zarr"
+
+
+def test_data_do_not_depend_on_the_shards(tmp_path):
+    one, three = (store.read(simulated(tmp_path, n)).load() for n in (1, 3))
+    xr.testing.assert_identical(one, three)
+    assert one.state.shape == (6, 12, 3)
+    assert one.attrs["std"] == pytest.approx([8, 9, 8.6])
+
+
+def observed(data, **change):
+    settings = {
+        "operator": OPERATOR, "system": SYSTEM, "cases": 5, "steps": 4, "start": 2, "context": 2,
+        "names": ("t", "task"), "seed": 0, "base": BASE,
+    } | change  # fmt: skip
+    return observe(data, **settings)
+
+
+def test_observations_are_of_the_truth_that_follows_the_history(tmp_path):
+    data = simulated(tmp_path, 1)
+    cases = observed(data)
+    states = store.read(data).state.values
+    np.testing.assert_array_equal(cases.history.values, states[:5, 1:3])
+    np.testing.assert_array_equal(cases.truth.values, states[:5, 3:7])
+    residual = cases.y.values - np.arctan(cases.truth.values[..., :1])
+    assert 0.1 < residual.std() < 0.4
+    quiet = observed(data, operator=OPERATOR | {"noise_std": 1e-9})
+    np.testing.assert_allclose(quiet.y, np.arctan(quiet.truth.values[..., :1]), atol=1e-6)
+
+
+def run(**change):
+    return {
+        "experiment": "t", "task": "task", "method": "m", "model": "simulator", "seed": 0,
+        "solver": {"class": "priorflow.solvers.assimilation.bpf:BootstrapParticleFilter",
+                   "particles": 64},
+        "operator": OPERATOR, "system": SYSTEM, "initial": "known", "cases": 5, "members": 3,
+        "block": 2,
+    } | change  # fmt: skip
+
+
+def test_inference_does_not_depend_on_which_cases_are_asked_for(tmp_path):
+    cases = observed(simulated(tmp_path, 1), context=1)
+    whole = sample(cases, run(), SIMULATOR, None, cases=range(5), device="cpu", base=BASE)
+    parts = [
+        sample(
+            cases, run(), SIMULATOR, None, cases=part(range(5), i, 3, 2), device="cpu", base=BASE
+        )
+        for i in range(3)
+    ]
+    joined = xr.concat([p for p in parts if p.sizes["case"]], dim="case")
+    xr.testing.assert_identical(joined.drop_vars("seconds"), whole.drop_vars("seconds"))
+    assert whole.simulator_evals.values == pytest.approx(64 * 4 / 3)
+    assert not whole.nfe.any()
+
+
+def test_a_solver_that_diverges_names_the_case(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from priorflow.solvers.base import Diverged\n\n\n"
+        "def Bad():\n"
+        "    def solve(y, operator, prior, rng, members=1):\n"
+        "        raise Diverged([1], 7)\n"
+        "    return solve\n"
+    )
+    cases = observed(simulated(tmp_path, 1), context=1)
+    solver = {"class": "./bad.py:Bad"}
+    with pytest.raises(BadInput, match=r"m on task: diverged at step 7 in case\(s\) 3;"):
+        sample(
+            cases, run(solver=solver), SIMULATOR, None,
+            cases=range(2, 5), device="cpu", base=tmp_path,
+        )  # fmt: skip
+
+
+def test_costs_are_counted_in_states():
+    cost = Cost()
+    network = ResidualMLP((3,), 1, width=8, depth=1)
+    cost.network(network)
+    prior = Interpolant(network, (3,))
+    x = torch.randn(4, 5, 3, requires_grad=True)
+    prior.endpoint(x, 0.5, torch.randn(4, 5, 1, 3)).sum().backward()
+    with torch.no_grad():
+        prior.endpoint(x, 0.5, torch.randn(4, 5, 1, 3))
+    system = cost.simulator(Lorenz63())
+    system.advance(torch.randn(7, 3))
+    assert dict(cost.counts) == {"nfe": 40, "nfe_backward": 20, "simulator_evals": 7}
+
+
+def test_weights_survive_the_round_trip_in_16_bits(tmp_path):
+    torch.manual_seed(0)
+    prior = Interpolant(ResidualMLP((3,), 1, width=8, depth=1), (3,))
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter)
+    prior.increment_std.fill_(0.123456789)
+    export(prior, tmp_path / "w.safetensors")
+    other = restore(
+        Interpolant(ResidualMLP((3,), 1, width=8, depth=1), (3,)), tmp_path / "w.safetensors"
+    )
+    for name, value in prior.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    with pytest.raises(BadInput, match=r"another network: .* has shape"):
+        restore(
+            Interpolant(ResidualMLP((3,), 1, width=9, depth=1), (3,)), tmp_path / "w.safetensors"
+        )
+    (tmp_path / "w.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(BadInput, match="not a readable safetensors file"):
+        restore(prior, tmp_path / "w.safetensors")
+
+
+def test_the_published_network_has_its_published_size():
+    network = FourierMLP((3,), 1)
+    assert sum(p.numel() for p in network.parameters()) == 593_155
+    assert network(torch.randn(2, 5, 3), torch.rand(2, 5), torch.randn(2, 5, 1, 3)).shape == (
+        2,
+        5,
+        3,
+    )
