@@ -376,7 +376,8 @@ def tune(
         tune(
             [
                 (
-                    e.run(m, t, c.seed).model_dump() | {"cases": cases},
+                    e.run(m, t, c.seed).model_dump()
+                    | {"cases": cases, "block": min(e.block, cases)},
                     e.methods[m].tune,
                     e.models[e.methods[m].model].model_dump(),
                     folder / "models" / e.methods[m].model / "weights.safetensors",

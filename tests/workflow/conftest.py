@@ -11,13 +11,14 @@ from helpers import Project
 
 def shrink(content: dict[str, Any]) -> None:
     """Leave out the ablations and all figures but one: what the tests need, in fewer jobs."""
-    ablations = content.pop("ablations", {})
-    for scale in content["scales"].values():
-        scale.pop("ablations", None)
+    smoke = content["scales"]["smoke"]
+    dropped = {name for name, figure in smoke.get("figures", {}).items() if figure is None}
     figures = content.get("figures", {})
-    kept = [f for f in figures.values() if f.get("ablation", "") not in ablations]
-    names = [name for name, figure in figures.items() if figure in kept]
-    content["figures"] = {name: figures[name] for name in names[:1]}
+    kept = [n for n, f in figures.items() if "ablation" not in f and n not in dropped][:1]
+    for section in (content, *content["scales"].values()):
+        section.pop("ablations", None)
+        figures = section.pop("figures", {})
+        section["figures"] = {name: figures[name] for name in kept if name in figures}
 
 
 @pytest.fixture(scope="session")
