@@ -208,7 +208,7 @@ def infer(
 @app.command()
 def evaluate(
     experiment: Name,
-    method: Annotated[str, typer.Option(help="The method.")],
+    method: Annotated[list[str], typer.Option(help="The methods, in one table.")],
     results: Annotated[Path, typer.Option(help="Folder with observations/ and posterior/.")],
     output: Output,
     timing: Annotated[Path, typer.Option(help="Where the seconds go.")],
@@ -216,21 +216,25 @@ def evaluate(
     config: ConfigFile = CONFIG,
     overrides: Overrides = None,
 ) -> None:
-    """Judge one method on all its tasks: a tidy Parquet table, a number per case."""
+    """Judge methods on all their tasks: a tidy Parquet table, a number per case."""
     from priorflow.stages.evaluate import evaluate
 
     c, e = _load(experiment, config, overrides)
-    _choose("method", method, e.methods)
-    tree = results / "ablations" if e.methods[method].ablation else results
-    pairs = [
-        (
-            e.run(method, task, c.seed).model_dump(),
-            results / "observations" / f"{task}.zarr",
-            [tree / posterior_name(task, method, i, shards) for i in range(shards)],
-        )
-        for task in e.tasks_of(method)
-    ]
-    evaluate(pairs, e.metrics, output, timing, e.base)
+    runs = [(_choose("method", m, e.methods), task) for m in method for task in e.tasks_of(m)]
+    evaluate(
+        [
+            (
+                e.run(m, task, c.seed).model_dump(),
+                results / "observations" / f"{task}.zarr",
+                [results / name for name in posterior_names(e, m, task, shards)],
+            )
+            for m, task in runs
+        ],
+        e.metrics,
+        output,
+        timing,
+        e.base,
+    )
 
 
 @app.command()
@@ -281,7 +285,6 @@ def figures(
     f = e.figures[figure]
     methods = figure_methods(e, figure, c.methods)
     tasks = f.tasks or (list(e.ablations[f.ablation].tasks) if f.ablation else list(e.tasks))
-    tree = "ablations/" if f.ablation else ""
     draw = load(f.draw["class"], e.base)
     drawn = draw(
         Results(
@@ -290,16 +293,11 @@ def figures(
             tasks=tasks,
             models=figure_models(e, figure, c.methods),
             posteriors={
-                (m, t): [
-                    results
-                    / ("ablations" if e.methods[m].ablation else "")
-                    / posterior_name(t, m, i, c.shards)
-                    for i in range(c.shards)
-                ]
+                (m, t): [results / name for name in posterior_names(e, m, t, c.shards)]
                 for m in methods
                 for t in e.tasks_of(m)
             },
-            tree=tree,
+            tables=[results / name for name in table_names(e, methods)],
             facts={
                 "floor": e.floor,
                 "limit": e.limit,
@@ -329,10 +327,21 @@ def figure_models(e: Experiment, figure: str, chosen: list[str] | str) -> list[s
     return [m for m in e.figures[figure].models if m in used]
 
 
-def posterior_name(task: str, method: str, shard: int, shards: int) -> str:
-    """The path of a posterior below its tree."""
-    suffix = "" if shards == 1 else f".{shard}of{shards}"
-    return f"posterior/{task}/{method}{suffix}.zarr"
+def posterior_names(e: Experiment, method: str, task: str, shards: int) -> list[str]:
+    """The stores of a posterior below the experiment's folder, one per shard."""
+    tree = "ablations/" if e.methods[method].ablation else ""
+    suffixes = [""] if shards == 1 else [f".{i}of{shards}" for i in range(shards)]
+    return [f"{tree}posterior/{task}/{method}{suffix}.zarr" for suffix in suffixes]
+
+
+def table_names(e: Experiment, methods: list[str]) -> list[str]:
+    """The tables of metrics below the experiment's folder: one per method, or per ablation."""
+    names = []
+    for method in methods:
+        ablation = e.methods[method].ablation
+        tree, name = ("ablations/", ablation) if ablation else ("", method)
+        names += [f"{tree}metrics/{kind}{name}.parquet" for kind in ("", "timing/")]
+    return list(dict.fromkeys(names))
 
 
 def model_code(e: Experiment, model: str) -> str:

@@ -146,7 +146,8 @@ def results(folder):
             posteriors={
                 (m, t): [folder / f"posterior/{t}/{m}.zarr"] for m in methods for t in tasks
             },
-            tree=tree,
+            tables=[file for m in methods for file in folder.glob(f"{tree}metrics/**/{m}.parquet")]
+            + [file for m in methods if tree for file in folder.glob(f"metrics/**/{m}.parquet")],
             facts={
                 "floor": "forecast",
                 "limit": limit,

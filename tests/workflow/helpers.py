@@ -107,6 +107,12 @@ class Project:
         assert process.returncode == 0 or not check, out + err
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    def forget(self, *parts: str) -> None:
+        """Remove parts of the results of Lorenz-63: `metrics`, `posterior`, …, or `logs`."""
+        for part in parts:
+            logs = self.root / "results/smoke/logs"
+            shutil.rmtree(logs if part == "logs" else self.tree / part)
+
     def jobs(self, *arguments: str, **config: Any) -> set[str]:
         """What a run would do, such as `Infer lorenz63: bpf on known_x0`."""
         out = self.run("--dry-run", *arguments, **config).stdout

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import inspect
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +78,8 @@ class Linear(nn.Module):
         self.layer = nn.Linear((1 + context) * size + 1, size)
 
     def forward(self, x, t, history=None):
-        parts = [x, history.flatten(-2).expand(*x.shape[:-1], -1), t.expand(x.shape[:-1])[..., None]]
-        return self.layer(torch.cat(parts, -1))
+        past = history.flatten(-2).expand(*x.shape[:-1], -1)
+        return self.layer(torch.cat((x, past, t.expand(x.shape[:-1])[..., None]), -1))
 ''',
     "my_system.py": '''
 from dataclasses import dataclass

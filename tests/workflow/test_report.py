@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import Project
 from selenium import webdriver
-from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
-from selenium.webdriver.support.ui import WebDriverWait
 
 BROWSER, DRIVER = "chromium", "chromedriver"
 FLAGS = (

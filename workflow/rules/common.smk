@@ -5,7 +5,13 @@ from pathlib import Path
 
 import yaml
 
-from priorflow.cli import figure_methods, figure_models, model_code, posterior_name
+from priorflow.cli import (
+    figure_methods,
+    figure_models,
+    model_code,
+    posterior_names,
+    table_names,
+)
 from priorflow.components import BadInput
 from priorflow.config import Config, load_config, load_experiment, select_methods
 from priorflow.fingerprint import code_of, digest
@@ -95,16 +101,15 @@ def code(*targets, libraries=("torch", "numpy", "xarray", "zarr")):
     )
 
 
-def tree_of(name, method):
-    return "ablations/" if EXPERIMENTS[name].methods[method].ablation else ""
-
-
 def posteriors(name, method, task):
     """The stores of a posterior: one per shard."""
-    parts = [
-        posterior_name(task, method, i, CONFIG.shards) for i in range(CONFIG.shards)
-    ]
-    return [f"{ROOT}/{name}/{tree_of(name, method)}{part}" for part in parts]
+    names = posterior_names(EXPERIMENTS[name], method, task, CONFIG.shards)
+    return [f"{ROOT}/{name}/{path}" for path in names]
+
+
+def metric_tables(name, methods):
+    """The tables of metrics of methods: one per method, or per ablation."""
+    return [f"{ROOT}/{name}/{path}" for path in table_names(EXPERIMENTS[name], methods)]
 
 
 def weights_of(name, model):

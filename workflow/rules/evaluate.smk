@@ -1,7 +1,16 @@
+def judged_methods(wildcards):
+    """The methods of one table of metrics: one, or all of an ablation."""
+    if not wildcards.tree:
+        return [wildcards.group]
+    e = experiment_of(wildcards)
+    return [m for m in METHODS[e.name] if e.methods[m].ablation == wildcards.group]
+
+
 def judged(wildcards):
-    name, method = wildcards.experiment, wildcards.method
+    name = wildcards.experiment
     return [
         path
+        for method in judged_methods(wildcards)
         for task in EXPERIMENTS[name].tasks_of(method)
         for path in (
             f"{ROOT}/{name}/observations/{task}.zarr",
@@ -14,18 +23,21 @@ rule evaluate:
     input:
         judged,
     output:
-        metrics=f"{TREE}/{{tree}}metrics/{{method}}.parquet",
-        timing=f"{TREE}/{{tree}}metrics/timing/{{method}}.parquet",
+        metrics=f"{TREE}/{{tree}}metrics/{{group}}.parquet",
+        timing=f"{TREE}/{{tree}}metrics/timing/{{group}}.parquet",
     log:
-        logged("evaluate", "{tree}{method}"),
+        logged("evaluate", "{tree}{group}"),
     benchmark:
-        timed("evaluate", "{tree}{method}")
+        timed("evaluate", "{tree}{group}")
+    wildcard_constraints:
+        group="[A-Za-z0-9_.+-]+",
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
     params:
         source=source,
+        methods=lambda w: " ".join(f"--method {m}" for m in judged_methods(w)),
         results=f"{TREE}",
         shards=CONFIG.shards,
         metrics=lambda w: experiment_of(w).metrics,
@@ -39,7 +51,7 @@ rule evaluate:
             libraries=("numpy", "pandas", "xarray", "scores", "pot"),
         ),
     message:
-        "Evaluate {wildcards.experiment}: {wildcards.method}"
+        "Evaluate {wildcards.experiment}: {wildcards.group}"
     shell:
-        command("evaluate") + " --method {wildcards.method} --results {params.results}"
+        command("evaluate") + " {params.methods} --results {params.results}"
         " --shards {params.shards} --output {output.metrics} --timing {output.timing} 2> {log}"

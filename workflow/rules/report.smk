@@ -8,12 +8,7 @@ def table_methods(wildcards):
 
 
 def table_metrics(wildcards):
-    folder = f"{ROOT}/{wildcards.experiment}/{wildcards.tree}metrics"
-    return [
-        f"{folder}/{kind}{method}.parquet"
-        for method in table_methods(wildcards)
-        for kind in ("", "timing/")
-    ]
+    return metric_tables(wildcards.experiment, table_methods(wildcards))
 
 
 def published(wildcards):
@@ -69,16 +64,15 @@ def shown(wildcards):
     e, f = EXPERIMENTS[name], EXPERIMENTS[name].figures[wildcards.figure]
     methods = figure_methods(e, wildcards.figure, CONFIG.methods)
     tasks = f.tasks or list(e.tasks)
-    files = []
-    for method in methods:
-        if "metrics" in f.needs:
-            folder = f"{ROOT}/{name}/{tree_of(name, method)}metrics"
-            files += [f"{folder}/{kind}{method}.parquet" for kind in ("", "timing/")]
-        if "posterior" in f.needs:
-            chosen = [t for t in e.tasks_of(method) if t in tasks]
-            files += [
-                path for task in chosen for path in posteriors(name, method, task)
-            ]
+    files = metric_tables(name, methods) if "metrics" in f.needs else []
+    if "posterior" in f.needs:
+        files += [
+            path
+            for method in methods
+            for task in EXPERIMENTS[name].tasks_of(method)
+            if task in tasks
+            for path in posteriors(name, method, task)
+        ]
     if "observations" in f.needs:
         files += [f"{ROOT}/{name}/observations/{task}.zarr" for task in tasks]
     for model in figure_models(e, wildcards.figure, CONFIG.methods):

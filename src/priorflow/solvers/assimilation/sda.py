@@ -44,6 +44,9 @@ class SDA:
         gamma: γ, the variance of the estimate x̂ in units of σ_t² / α_t².
         initial_std: The noise ς of the observation of a known history.
         initial_gamma: The γ of that observation.
+        bound: Largest |x̂| that A is given; None for any. At t = 1 the estimate can be far outside
+            the range of states, where a steep operator such as a cube makes the guidance explode.
+            Not published.
         detach: Differentiate A(x̂) with ε held fixed, without going through the network.
         chunk: Members whose graph is held at one time; 0 for all.
     """
@@ -54,6 +57,7 @@ class SDA:
     gamma: float = 1e-2
     initial_std: float = 1e-2
     initial_gamma: float = 0.3
+    bound: float | None = None
     detach: bool = False
     chunk: int = 0
 
@@ -70,6 +74,8 @@ class SDA:
             raise ValueError(f"initial_std: value {self.initial_std}, allowed: > 0")
         if self.initial_gamma < 0:
             raise ValueError(f"initial_gamma: value {self.initial_gamma}, allowed: >= 0")
+        if self.bound is not None and self.bound <= 0:
+            raise ValueError(f"bound: value {self.bound}, allowed: > 0, or None")
         if self.chunk < 0:
             raise ValueError(f"chunk: value {self.chunk}, allowed: >= 0")
 
@@ -118,7 +124,9 @@ class SDA:
             with torch.set_grad_enabled(not self.detach):
                 noise = score.epsilon(x, t)
             estimate = (x - sigma * noise) / alpha
-            error = y.unsqueeze(1) - operator(estimate[:, :, score.context :])
+            later = estimate[:, :, score.context :]
+            later = later if self.bound is None else later.clamp(-self.bound, self.bound)
+            error = y.unsqueeze(1) - operator(later)
             misfit = error.square().sum() / (operator.noise_std**2 + self.gamma * ratio)
             if isinstance(prior.initial, Known):
                 error = prior.initial.history.to(x).unsqueeze(1) - estimate[:, :, : score.context]

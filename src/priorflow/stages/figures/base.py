@@ -28,7 +28,7 @@ class Results:
         tasks: The tasks to show.
         models: The models whose training is shown.
         posteriors: Per method and task the stores of the posterior.
-        tree: `ablations/` for the figures of an ablation, otherwise empty.
+        tables: The Parquet files of the evaluate stage that hold the methods' metrics.
         facts: `floor` and `limit` (names of methods), `labels` (of tasks and methods), `solvers`
             (per method and task its hyper-parameters).
     """
@@ -38,23 +38,13 @@ class Results:
     tasks: Sequence[str]
     models: Sequence[str]
     posteriors: Mapping[tuple[str, str], Sequence[Path]]
-    tree: str
+    tables: Sequence[Path]
     facts: Mapping[str, Any]
 
     def metrics(self) -> pd.DataFrame:
         """Tidy metrics of the figure's methods and tasks, costs and seconds included."""
-        files = [
-            self._tree(method) / "metrics" / kind / f"{method}.parquet"
-            for method in self.methods
-            for kind in ("", "timing")
-        ]
-        table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
-        return table[table.task.isin(self.tasks)]
-
-    def _tree(self, method: str) -> Path:
-        """The floor and the limit are never part of an ablation, but may stand beside one."""
-        roles = (self.facts["floor"], self.facts["limit"])
-        return self.folder if method in roles else self.folder / self.tree
+        table = pd.concat([pd.read_parquet(file) for file in self.tables], ignore_index=True)
+        return table[table.task.isin(self.tasks) & table.method.isin(self.methods)]
 
     def posterior(self, method: str, task: str) -> xr.Dataset:
         """Posterior samples: state (case, member, time, \\*space), diagnostics and cost."""
