@@ -271,6 +271,7 @@ class Experiment(Strict):
         """Everything that an inference job depends on but code, data and weights."""
         m, t = self.methods[method], self.tasks[task]
         special = (m.tasks or {}).get(task, MethodTask())
+        cases = min(special.cases or t.cases, t.cases)
         return Run(
             experiment=self.name,
             task=task,
@@ -280,9 +281,9 @@ class Experiment(Strict):
             operator=t.operator,
             system=self.system_of(task),
             initial=t.initial,
-            cases=min(special.cases or t.cases, t.cases),
+            cases=cases,
             members=special.members or t.members,
-            block=self.block,
+            block=min(self.block, cases),
             seed=seed,
         )
 

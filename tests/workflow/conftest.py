@@ -2,6 +2,7 @@
 
 import fcntl
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,49 @@ from helpers import Project
 
 def shrink(content: dict[str, Any]) -> None:
     """Leave out the ablations and all figures but one: what the tests need, in fewer jobs."""
-    smoke = content["scales"]["smoke"]
-    dropped = {name for name, figure in smoke.get("figures", {}).items() if figure is None}
+    scales = content.get("scales", {})
+    smoke = scales.get("smoke", {}).get("figures", {})
+    dropped = {name for name, figure in smoke.items() if figure is None}
     figures = content.get("figures", {})
     kept = [n for n, f in figures.items() if "ablation" not in f and n not in dropped][:1]
-    for section in (content, *content["scales"].values()):
+    for section in (content, *scales.values()):
         section.pop("ablations", None)
         figures = section.pop("figures", {})
         section["figures"] = {name: figures[name] for name in kept if name in figures}
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The project after a whole run; read only."""
+def once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Path], None]], Project]:
+    """Makes a project that all workers of xdist share, the first time that one asks for it."""
     base = tmp_path_factory.getbasetemp()
-    base = base if worker_id == "master" else base.parent  # shared by the workers of xdist
-    root = base / "smoke"
-    with (base / "smoke.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (base / "smoke.done").exists():
-            shutil.rmtree(root, ignore_errors=True)
-            project = Project.checkout(root)
-            project.edit(shrink)
-            project.run()
-            (base / "smoke.done").touch()
-    return Project(root)
+    base = base if worker_id == "master" else base.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Project:
+        root, done = base / name, base / f"{name}.done"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(root, ignore_errors=True)
+                make(root)
+                done.touch()
+        return Project(root)
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def smoke(once: Callable[[str, Callable[[Path], None]], Project]) -> Project:
+    """The project after a whole run; read only."""
+
+    def make(root: Path) -> None:
+        project = Project.checkout(root)
+        for file in project.experiment.parent.glob("*.yaml"):
+            project.edit(shrink, file)
+        project.run()
+
+    return once("smoke", make)
 
 
 @pytest.fixture

@@ -44,13 +44,16 @@ def put(*path: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-@pytest.fixture(scope="module")
-def undisturbed(smoke: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+@pytest.fixture(scope="session")
+def undisturbed(smoke: Project, once: Callable[[str, Callable[[Path], None]], Project]) -> Project:
     """The slow training and inference that nobody kills; read only."""
-    project = smoke.copy(tmp_path_factory.mktemp("undisturbed") / "project")
-    project.edit(slow)
-    project.run(TARGET)
-    return project
+
+    def make(root: Path) -> None:
+        project = smoke.copy(root)
+        project.edit(slow)
+        project.run(TARGET)
+
+    return once("undisturbed", make)
 
 
 def ended(process: subprocess.Popen) -> str:
