@@ -33,6 +33,12 @@ PRETRAINED = Path("workflow/pretrained")
 def _load(name: str, config: Path, overrides: list[str] | None) -> tuple[Config, Experiment]:
     pairs = dict(item.partition("=")[::2] for item in overrides or [])
     loaded = load_config(config, pairs)
+    if name.isidentifier() and name not in loaded.experiments:
+        # a rule knows an experiment by its name; its file stands in the configuration
+        for path in (p for p in loaded.experiments if not p.isidentifier()):
+            e = load_experiment(path, loaded.scale)
+            if e.name == name:
+                return loaded, e
     return loaded, load_experiment(name, loaded.scale)
 
 

@@ -33,7 +33,7 @@ def source_of(path: str, base: Path) -> tuple[Path, str]:
     Raises:
         BadInput: There is no such file or module.
     """
-    module, _, name = path.partition(":")
+    module, _, name = str(path).partition(":")
     if not name:
         raise BadInput(f"{path!r} is not of the form package.module:Name or ./file.py:Name")
     if module.endswith(".py"):

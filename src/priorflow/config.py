@@ -21,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -33,6 +33,10 @@ Stats = Literal["metrics", "posterior", "observations", "models"]
 Spec = dict[str, Any]
 ROOT = Path("workflow/experiments")
 SUFFIXES = (".yaml", ".yml")
+NAMES = dict.fromkeys(("tasks", "models", "ablations", "figures"), r"\w+") | {
+    "methods": r"[\w.+-]+",
+    "scales": "|".join(get_args(Scale)),
+}
 
 
 class Strict(BaseModel):
@@ -47,13 +51,18 @@ class Config(Strict):
     scale: Scale = Field("laptop", description="How large everything is; see the scales below.")
     experiments: list[str] = Field(
         ["lorenz63", "double_well", "damped_spring"],
+        min_length=1,
         description="Experiments to run: names in workflow/experiments, or paths of YAML files.",
     )
     methods: list[str] | Literal["all"] = Field(
         "all", description="Methods to run, with their variants; or `all`."
     )
     seed: int = Field(0, ge=0, description="The master seed of all random streams.")
-    device: str = Field("cpu", description="Where networks run: `cpu`, `cuda`, `cuda:1`, …")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Where networks run: `cpu`, `cuda`, `cuda:1`, …",
+    )
     weights: Literal["pretrained", "train"] = Field(
         "pretrained",
         description="`pretrained` uses shipped weights where the model's digest matches and trains "
@@ -114,8 +123,9 @@ class Task(Strict):
     def _noise(cls, spec: Spec) -> Spec:
         if "class" not in spec:
             raise ValueError("class: missing, name the operator as package.module:Name")
-        if not float(spec.get("noise_std", 1)) > 0:
-            raise ValueError(f"noise_std: {spec['noise_std']} is not allowed, it must be positive")
+        noise = spec.get("noise_std", 1)
+        if not isinstance(noise, int | float) or not noise > 0:
+            raise ValueError(f"noise_std: {noise} is not allowed, it must be a positive number")
         return spec
 
 
@@ -224,7 +234,7 @@ class Run(Strict):
 class Experiment(Strict):
     """One file of workflow/experiments, at one scale."""
 
-    name: str
+    name: str = Field(pattern=r"^\w+$", description="Its name; that of the file, if not given.")
     title: str = Field("", description="One line for the report.")
     about: str = Field("", description="What the experiment shows; printed above its table.")
     base: Path = Field(description="The folder of the file; set by the loader.")
@@ -387,16 +397,37 @@ def _type_name(annotation: Any) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        content = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file") from None
     except yaml.YAMLError as error:
         raise BadInput(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    _mapping(path, "the file", content)
+    return content
+
+
+def _check_sections(path: Path, content: Mapping[str, Any]) -> None:
+    """What is merged before it is validated must have keys, and names that paths can have."""
+    for section, pattern in NAMES.items():
+        if content.get(section) is None:
+            continue
+        _mapping(path, section, content[section])
+        for name, value in content[section].items():
+            if not re.fullmatch(pattern, str(name)):
+                raise BadInput(f"{path}: {section}: {name!r} is not allowed as a name")
+            if value is not None:
+                _mapping(path, f"{section}.{name}", value)
+
+
+def _mapping(path: Path, key: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"{path}: {key}: must have keys, found {value!r}")
 
 
 def _read_experiment(path: Path, root: Path, scale: str) -> dict[str, Any]:
     """An experiment file at a scale, laid over the one that it extends."""
     raw = {"name": path.stem, **_read_yaml(path)}
+    _check_sections(path, raw)
     parent = raw.pop("extends", None)
     if parent is not None:
         file = path.parent / parent if parent.endswith(SUFFIXES) else root / f"{parent}.yaml"
@@ -410,6 +441,7 @@ def _read_experiment(path: Path, root: Path, scale: str) -> dict[str, Any]:
     select = raw.pop("select", {})
     raw["methods"] = _inherit(raw.get("methods") or {}, path)
     for section, names in select.items():
+        _known(path, f"scales.{scale}.select", section, ("tasks", "methods", "figures", "metrics"))
         for name in names:
             _known(path, f"scales.{scale}.select.{section}", name, raw.get(section, {}))
         raw[section] = {name: raw[section][name] for name in names}
@@ -497,11 +529,16 @@ def _expand_ablations(
 ) -> dict[str, Any]:
     variants: dict[str, Any] = {}
     for ablation, raw in ablations.items():
-        for method, grid in (raw.get("methods") or {}).items():
+        for part in ("tasks", "methods"):
+            _mapping(path, f"ablations.{ablation}.{part}", raw.get(part))
+        for method, grid in raw["methods"].items():
             key = f"{path}: ablations.{ablation}.methods.{method}"
             if method not in methods:
                 raise BadInput(f"{key}: unknown method; there are: {', '.join(methods)}")
             solver, models = grid.get("solver") or {}, grid.get("model") or [None]
+            for field, values in {**solver, "model": models}.items():
+                if not isinstance(values, list):
+                    raise BadInput(f"{key}.{field}: must be a list of values, found {values!r}")
             for model, *values in product(models, *solver.values()):
                 settings = dict(zip(solver, values, strict=True))
                 parts = [f"{k}_{v}" for k, v in settings.items()] + ([model] if model else [])

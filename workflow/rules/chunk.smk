@@ -18,9 +18,8 @@ rule chunk:
         mem_mb=4000,
         runtime=60,
     params:
-        source=source,
         chunks=lambda w: experiment_of(w).data.chunks,
-        code=code("priorflow.stages.chunk:chunk"),
+        key=lambda w: data_key(w.experiment),
     message:
         "Chunk {wildcards.experiment}: {wildcards.split}"
     shell:
@@ -42,21 +41,10 @@ rule observe:
         mem_mb=4000,
         runtime=20,
     params:
-        source=source,
         task=lambda w: experiment_of(w)
         .tasks[w.task]
         .model_dump(include={"operator", "steps", "start", "cases", "system"}),
-        context=lambda w: max(
-            (m.context for m in experiment_of(w).models.values()), default=1
-        ),
-        seed=CONFIG.seed,
-        code=code(
-            lambda w: [
-                experiment_of(w).tasks[w.task].operator["class"],
-                experiment_of(w).system["class"],
-            ],
-            "priorflow.stages.observe:observe",
-        ),
+        key=lambda w: task_key(w.experiment, w.task),
     message:
         "Observe {wildcards.experiment}: {wildcards.task}"
     shell:

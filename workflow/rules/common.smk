@@ -1,6 +1,7 @@
 # What the rules share: the configuration, the paths, the fingerprints of code, the resources.
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -40,7 +41,6 @@ def read_configuration():
 
 CONFIG, EXPERIMENTS = read_configuration()
 METHODS = {name: select_methods(e, CONFIG.methods) for name, e in EXPERIMENTS.items()}
-SOURCES = dict(zip(EXPERIMENTS, CONFIG.experiments))
 ROOT = f"{CONFIG.results}/{CONFIG.scale}"
 TREE = f"{ROOT}/{{experiment}}"
 RUN_CONFIG = f"{ROOT}/config.yaml"
@@ -52,7 +52,7 @@ wildcard_constraints:
     tree="(ablations/)?",
     task="[A-Za-z0-9_]+",
     model="[A-Za-z0-9_]+",
-    method="[A-Za-z0-9_.+-]+",
+    method="[A-Za-z0-9_.+-]+?",
     part=r"(\.\d+of\d+)?",
     shard=r"\d+",
     figure="[A-Za-z0-9_]+",
@@ -72,11 +72,7 @@ def experiment_of(wildcards):
 
 def command(stage):
     """The beginning of the shell command of a stage."""
-    return f"priorflow {stage} {{params.source}} --config {RUN_CONFIG}"
-
-
-def source(wildcards):
-    return SOURCES[wildcards.experiment]
+    return f"priorflow {stage} {{wildcards.experiment}} --config {RUN_CONFIG}"
 
 
 def logged(stage, name):
@@ -88,17 +84,77 @@ def timed(stage, name):
     return f"{ROOT}/benchmarks/{{experiment}}/{stage}/{name}.tsv"
 
 
-def code(*targets, libraries=("torch", "numpy", "xarray", "zarr")):
-    """A fingerprint of what a rule runs, for its params."""
-    return lambda wildcards: code_of(
+COMPUTING = ("torch", "numpy", "xarray", "zarr")
+
+
+def code(name, *targets, libraries=COMPUTING):
+    """A fingerprint of what a rule runs."""
+    return code_of(targets, EXPERIMENTS[name].base, libraries)
+
+
+# Snakemake keeps the parameters of a job that failed, so that they alone do not tell whether what
+# hangs on it is out of date. Every rule therefore has the key of all that lies upstream of it.
+
+
+@cache
+def data_key(name):
+    e = EXPERIMENTS[name]
+    return digest(
         [
-            t
-            for target in targets
-            for t in (target(wildcards) if callable(target) else [target])
-        ],
-        experiment_of(wildcards).base,
-        libraries,
+            e.system,
+            e.data.model_dump(exclude={"shards", "chunks"}),
+            CONFIG.seed,
+            code(name, e.system["class"], "priorflow.stages.simulate:simulate"),
+            code(name, "priorflow.stages.chunk:chunk"),
+        ]
     )
+
+
+@cache
+def task_key(name, task):
+    e, t = EXPERIMENTS[name], EXPERIMENTS[name].tasks[task]
+    targets = (
+        t.operator["class"],
+        e.system["class"],
+        "priorflow.stages.observe:observe",
+    )
+    observed = t.model_dump(include={"operator", "steps", "start", "cases", "system"})
+    context = max((m.context for m in e.models.values()), default=1)
+    return digest([data_key(name), observed, context, code(name, *targets)])
+
+
+@cache
+def model_key(name, model):
+    e = EXPERIMENTS[name]
+    if not e.models[model].learned:
+        return digest(e.models[model].prior)
+    return digest([e.model_spec(model, CONFIG.seed), model_code(e, model)])
+
+
+@cache
+def posterior_key(name, method, task):
+    e = EXPERIMENTS[name]
+    m, model = e.methods[method], e.models[e.methods[method].model]
+    targets = [m.solver["class"], e.tasks[task].operator["class"], e.system["class"]]
+    targets += [model.prior["class"]] + (
+        [model.network["class"]] if model.learned else []
+    )
+    run = e.run(method, task, CONFIG.seed).model_dump()
+    own = code(name, *targets, "priorflow.stages.infer:infer")
+    return digest([task_key(name, task), model_key(name, m.model), run, own])
+
+
+@cache
+def metrics_key(name, methods):
+    e = EXPERIMENTS[name]
+    keys = [posterior_key(name, m, task) for m in methods for task in e.tasks_of(m)]
+    targets = [spec["class"] for spec in e.metrics.values()]
+    targets += [t.operator["class"] for t in e.tasks.values()] + [e.system["class"]]
+    libraries = ("numpy", "pandas", "xarray", "scores", "pot")
+    own = code(
+        name, *targets, "priorflow.stages.evaluate:evaluate", libraries=libraries
+    )
+    return digest([keys, e.metrics, own])
 
 
 def posteriors(name, method, task):

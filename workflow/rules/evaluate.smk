@@ -36,20 +36,11 @@ rule evaluate:
         mem_mb=4000,
         runtime=60,
     params:
-        source=source,
         methods=lambda w: " ".join(f"--method {m}" for m in judged_methods(w)),
         results=f"{TREE}",
         shards=CONFIG.shards,
         metrics=lambda w: experiment_of(w).metrics,
-        code=code(
-            lambda w: [
-                *(spec["class"] for spec in experiment_of(w).metrics.values()),
-                *(t.operator["class"] for t in experiment_of(w).tasks.values()),
-                experiment_of(w).system["class"],
-            ],
-            "priorflow.stages.evaluate:evaluate",
-            libraries=("numpy", "pandas", "xarray", "scores", "pot"),
-        ),
+        key=lambda w: metrics_key(w.experiment, tuple(judged_methods(w))),
     message:
         "Evaluate {wildcards.experiment}: {wildcards.group}"
     shell:

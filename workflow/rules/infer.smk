@@ -2,22 +2,6 @@ def method_of(wildcards):
     return experiment_of(wildcards).methods[wildcards.method]
 
 
-def prior_of(wildcards):
-    return experiment_of(wildcards).models[method_of(wildcards).model]
-
-
-def inference_code(wildcards):
-    """The components that an inference job runs."""
-    e, model = experiment_of(wildcards), prior_of(wildcards)
-    return [
-        method_of(wildcards).solver["class"],
-        e.tasks[wildcards.task].operator["class"],
-        e.system["class"],
-        model.prior["class"],
-        *([model.network["class"]] if model.learned else []),
-    ]
-
-
 rule infer:
     input:
         observations=f"{TREE}/observations/{{task}}.zarr",
@@ -35,15 +19,13 @@ rule infer:
         runtime=240,
         gpu=gpu,
     params:
-        source=source,
         run=lambda w: experiment_of(w).run(w.method, w.task, CONFIG.seed).model_dump(),
-        prior=lambda w: {} if prior_of(w).learned else prior_of(w).prior,
         weights=lambda w, input: f"--weights {input.weights}" if input.weights else "",
         shard=lambda w: "--shard {} --shards {}".format(
             *re.findall(r"\d+", w.part) or (0, 1)
         ),
         threads=CONFIG.threads,
-        code=code(inference_code, "priorflow.stages.infer:infer"),
+        key=lambda w: posterior_key(w.experiment, w.method, w.task),
     message:
         "Infer {wildcards.experiment}: {wildcards.method} on {wildcards.task} {wildcards.part}"
     shell:

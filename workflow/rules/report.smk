@@ -42,7 +42,6 @@ rule tables:
         mem_mb=2000,
         runtime=10,
     params:
-        source=source,
         about=lambda w: experiment_of(w).about,
         published=lambda w, input: (
             f"--published {input.published}" if input.published else ""
@@ -50,7 +49,12 @@ rule tables:
         notes=lambda w: experiment_of(w).notes(),
         labels=lambda w: experiment_of(w).labels(),
         roles=lambda w: (experiment_of(w).floor, experiment_of(w).limit),
-        code=code("priorflow.stages.tables:build", libraries=("numpy", "pandas")),
+        key=lambda w: metrics_key(w.experiment, tuple(table_methods(w))),
+        code=lambda w: code(
+            w.experiment,
+            "priorflow.stages.tables:build",
+            libraries=("numpy", "pandas"),
+        ),
     message:
         "Tabulate {wildcards.experiment}: {wildcards.table}"
     shell:
@@ -87,6 +91,23 @@ def figure_of(wildcards):
     return experiment_of(wildcards).figures[wildcards.figure]
 
 
+def shown_key(wildcards):
+    """The key of all that a figure shows."""
+    name = wildcards.experiment
+    e, f = EXPERIMENTS[name], EXPERIMENTS[name].figures[wildcards.figure]
+    methods = tuple(figure_methods(e, wildcards.figure, CONFIG.methods))
+    keys = [
+        model_key(name, m) for m in figure_models(e, wildcards.figure, CONFIG.methods)
+    ]
+    if "metrics" in f.needs:
+        keys.append(metrics_key(name, methods))
+    if "posterior" in f.needs:
+        tasks = f.tasks or list(e.tasks)
+        shown = [(m, t) for m in methods for t in e.tasks_of(m) if t in tasks]
+        keys += [posterior_key(name, m, t) for m, t in shown]
+    return digest(keys)
+
+
 rule figures:
     input:
         shown,
@@ -94,7 +115,7 @@ rule figures:
         png=report(
             f"{TREE}/figures/{{figure}}.png",
             caption="../report/figure.rst",
-            category="Figures",
+            category=lambda w: figure_of(w).category,
             subcategory="{experiment}",
             labels={"figure": "{figure}"},
         ),
@@ -108,13 +129,14 @@ rule figures:
         mem_mb=2000,
         runtime=10,
     params:
-        source=source,
         results=f"{TREE}",
-        figure=lambda w: figure_of(w).model_dump(),
+        figure=lambda w: figure_of(w).model_dump(exclude={"category"}),
         caption=lambda w: figure_of(w).caption,
         labels=lambda w: experiment_of(w).labels(),
-        code=code(
-            lambda w: [figure_of(w).draw["class"]],
+        key=shown_key,
+        code=lambda w: code(
+            w.experiment,
+            figure_of(w).draw["class"],
             "priorflow.stages.figures.base:save",
             libraries=("matplotlib", "seaborn"),
         ),

@@ -12,15 +12,10 @@ rule simulate:
         runtime=60,
         gpu=gpu,
     params:
-        source=source,
         data=lambda w: experiment_of(w).data.model_dump(exclude={"chunks"}),
         system=lambda w: experiment_of(w).system,
-        seed=CONFIG.seed,
         shards=lambda w: experiment_of(w).data.shards,
-        code=code(
-            lambda w: [experiment_of(w).system["class"]],
-            "priorflow.stages.simulate:simulate",
-        ),
+        key=lambda w: data_key(w.experiment),
     message:
         "Simulate {wildcards.experiment}: {wildcards.split}, part {wildcards.shard}"
     shell:

@@ -41,11 +41,10 @@ rule train:
         runtime=240,
         gpu=gpu,
     params:
-        source=source,
         arguments=training_arguments,
         folder=f"{TREE}/models/{{model}}",
         model=lambda w: experiment_of(w).model_spec(w.model, CONFIG.seed),
-        code=lambda w: model_code(experiment_of(w), w.model),
+        key=lambda w: model_key(w.experiment, w.model),
     message:
         "Train {wildcards.experiment}: {wildcards.model}"
     shell:

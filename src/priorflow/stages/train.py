@@ -208,9 +208,12 @@ def train(
         callbacks=_callbacks(c, checkpoints),
         default_root_dir=output,
     )
+    done = torch.load(resume, weights_only=False) if resume else {"global_step": 0}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(fit, ckpt_path=resume, weights_only=False if resume else None)
+    if done["global_step"] >= c["steps"]:  # then `fit` did nothing, not even put the averages in
+        fit.load_state_dict(done["state_dict"])
     prior = prior.to("cpu").eval()
     output.mkdir(parents=True, exist_ok=True)
     export(prior, output / "weights.safetensors")
@@ -250,8 +253,9 @@ def _callbacks(c: Mapping[str, Any], checkpoints: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         ModelCheckpoint(
             checkpoints,
-            save_last=True,
-            save_top_k=0,
+            filename="last",
+            save_top_k=1,
+            enable_version_counter=False,
             every_n_epochs=1,
             save_on_train_epoch_end=True,
         )
