@@ -2,6 +2,7 @@
 # make test        all tests            make lint    style, types of imports, workflow
 # make smoke       the whole workflow, tiny             make bench   benchmarks
 # make pretrained  train the laptop networks and put them into workflow/pretrained
+# make readme      put the measured tables into the README
 # make tune        try the grids of the experiments on validation cases
 #
 # Variables: EXPERIMENTS="lorenz63 double_well"  SCALE=smoke  ARGS="--cores 1"  PYTHON=python3.11
@@ -15,7 +16,7 @@ READY := $(VENV)/.ready
 CONFIG := --config scale=$(SCALE) $(if $(EXPERIMENTS),experiments="$(EXPERIMENTS)")
 RUN := PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1
 
-.PHONY: setup reproduce smoke test lint format bench pretrained tune lock clean
+.PHONY: setup reproduce smoke test lint format bench readme pretrained tune lock clean
 .DEFAULT_GOAL := reproduce
 
 setup: $(READY)
@@ -58,6 +59,9 @@ pretrained: $(READY)
 
 tune: $(READY)
 	$(RUN) priorflow tune $(EXPERIMENTS) $(ARGS)
+
+readme: $(READY)
+	$(RUN) python docs/readme.py
 
 lock: $(READY)
 	@head -2 envs/requirements.lock > envs/requirements.new
