@@ -43,7 +43,6 @@ lint: $(READY)
 	$(RUN) snakefmt --check Snakefile workflow
 	$(RUN) lint-imports
 	$(RUN) priorflow check
-	$(RUN) snakemake --lint
 
 format: $(READY)
 	$(RUN) ruff check --fix .
