@@ -18,7 +18,7 @@ import torch
 from priorflow import store
 from priorflow.config import load_experiment
 from priorflow.stages.infer import sample
-from priorflow.stages.statistics import paired_difference
+from priorflow.stages.statistics import bootstrap_interval, paired_difference
 from priorflow.stages.tables import read_csv
 
 ROOT = Path("results/laptop")
@@ -55,24 +55,25 @@ def accuracy() -> list[tuple[str, str, str, str]]:
     ours, limit = (values(m, "known_x0", "rmse").mean() for m in ("flowdas_bridge", "bpf"))
     text = f"{ours / limit:.3f}"
     rows.append(("`known_x0`: sample RMSE, bridge / limit", "≤ 1.05", text, "64"))
-    for file in sorted((LORENZ / "ablations/metrics").glob("*.parquet")):
-        if file.stem.startswith(("flowdas.steps", "flowdas_bridge.single.steps")):
-            found = pd.read_parquet(file)
-            prior = found[found.metric == "log_prior"]
-            goal = (
-                "17.87 ± 0.5" if "bridge" in file.stem and "endpoint" in file.stem else "reported"
-            )
+    for ablation in ("log_prior", "steps"):
+        found = pd.read_parquet(LORENZ / f"ablations/metrics/{ablation}.parquet")
+        found = found[found.metric == "log_prior"]
+        for method, prior in found.groupby("method", sort=False):
+            base, _, setting = method.partition(f".{ablation}.")
+            if base == "sda" or (ablation == "steps" and base != "flowdas"):
+                continue
+            goal = "17.87 ± 0.5" if ablation == "log_prior" else "reported"
+            measured = bootstrap_interval(prior.value)
+            text = f"{measured.value:.2f} [{measured.low:.2f}, {measured.high:.2f}]"
             n = f"{prior.case.nunique()} × {prior.members.iloc[0]}"
-            name = file.stem.split(".steps.")[0] + ", " + file.stem.split(".steps.")[1]
-            rows.append(
-                (f"log-prior, 14 transitions: `{name}`", goal, f"{prior.value.mean():.2f}", n)
-            )
+            name = f"`{base}`, {setting.replace('steps_', '').replace('.', ' steps, ')}"
+            rows.append((f"log-prior of 14 transitions: {name}", goal, text, n))
     nfe = values("flowdas_bridge", "long_x0", "nfe").mean() / 120
     rows.append(("network evaluations per step and member, bridge", "≤ 10", f"{nfe:.1f}", "64"))
     return rows
 
 
-def batching(steps: int = 50) -> list[tuple[str, str, str, str]]:
+def batching(steps: int = 100) -> list[tuple[str, str, str, str]]:
     """FlowDAS on 64 cases at once against the same code case by case."""
     torch.set_num_threads(1)
     e = load_experiment("lorenz63", "laptop")
