@@ -93,7 +93,7 @@ def draw(
             values = across[name]
             axis.axhline(values[values.index.isin(first)].mean(), color=LIMIT, lw=1)
         handles.append(Line2D([], [], color=LIMIT, lw=1))
-        labels.append(f"{results.label(limit)}: limit, to which bars refer")
+        labels.append(f"{results.label(limit)} (limit)")
     if truth is not None:
         axes[0, 1].axhline(truth, color=TRUTH, lw=1, ls=":")
         handles.append(Line2D([], [], color=TRUTH, lw=1, ls=":"))
