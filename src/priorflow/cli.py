@@ -30,9 +30,12 @@ CONFIG = Path("config.yaml")
 PRETRAINED = Path("workflow/pretrained")
 
 
+def _config(config: Path, overrides: list[str] | None) -> Config:
+    return load_config(config, dict(item.partition("=")[::2] for item in overrides or []))
+
+
 def _load(name: str, config: Path, overrides: list[str] | None) -> tuple[Config, Experiment]:
-    pairs = dict(item.partition("=")[::2] for item in overrides or [])
-    loaded = load_config(config, pairs)
+    loaded = _config(config, overrides)
     if name.isidentifier() and name not in loaded.experiments:
         # a rule knows an experiment by its name; its file stands in the configuration
         for path in (p for p in loaded.experiments if not p.isidentifier()):
@@ -375,7 +378,7 @@ def tune(
     """
     from priorflow.stages.tune import tune
 
-    c = load_config(config, dict(item.partition("=")[::2] for item in overrides or []))
+    c = _config(config, overrides)
     for name in experiments or c.experiments:
         e = load_experiment(name, c.scale)
         folder = results or Path(c.results) / c.scale / e.name
@@ -471,7 +474,7 @@ def check(
     overrides: Overrides = None,
 ) -> None:
     """Read the configuration and every experiment at every scale, and say what is wrong."""
-    c = load_config(config, dict(item.partition("=")[::2] for item in overrides or []))
+    c = _config(config, overrides)
     for name in experiments or c.experiments:
         for scale in ("smoke", "laptop", "workstation", "paper"):
             e = load_experiment(name, scale)

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from priorflow.cli import (
+    PRETRAINED,
     figure_methods,
     figure_models,
     model_code,
@@ -17,7 +18,6 @@ from priorflow.components import BadInput
 from priorflow.config import Config, load_config, load_experiment, select_methods
 from priorflow.fingerprint import code_of, digest
 
-PRETRAINED = Path("workflow/pretrained")
 PUBLISHED = Path("workflow/published")
 
 
