@@ -113,6 +113,7 @@ def _observe(c: Config, e: Experiment, task: str, data: Path, split: str, cases:
         steps=t.steps,
         start=t.start,
         context=max((m.context for m in e.models.values()), default=1),
+        rollout=t.rollout,
         names=(e.name, task, split),
         seed=c.seed,
         base=e.base,
@@ -151,16 +152,18 @@ def train(
     overrides: Overrides = None,
 ) -> None:
     """Train one network, or put its shipped weights in place; goes on where it was killed."""
-    from priorflow.stages.train import train, use_pretrained
-
     c, e = _load(experiment, config, overrides)
     _choose("model", model, [name for name, m in e.models.items() if m.learned])
     spec, code = e.model_spec(model, c.seed), model_code(e, model)
     if pretrained is not None:
+        from priorflow.stages.pretrained import use_pretrained
+
         use_pretrained(pretrained, output, digest=digest(spec), code=code)
         return
     if train_data is None or valid_data is None:
         raise BadInput("--train and --valid: both stores are needed to train")
+    from priorflow.stages.train import train
+
     full = spec | {"training": e.models[model].training.model_dump(mode="json")}
     train(
         train_data,

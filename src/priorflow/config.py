@@ -113,6 +113,9 @@ class Task(Strict):
         description="`known`: the true past is given; `climate`: a draw of the initial law.",
     )
     start: int = Field(0, ge=0, description="Index of the first state of the window.")
+    rollout: bool = Field(
+        False, description="Whether metrics keep the observed states apart, in the column `lead`."
+    )
     cases: int = Field(64, ge=1, description="Test cases, one per trajectory.")
     members: int = Field(16, ge=1, description="Posterior samples per case.")
     system: Spec = Field({}, description="Arguments of the system that differ in this task.")
@@ -141,6 +144,9 @@ class Training(Strict):
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights; 0 for none.")
     clip: float = Field(1.0, gt=0, description="Gradient norm at which gradients are clipped.")
     interval: int = Field(500, ge=1, description="Steps between two checkpoints.")
+    validation: int = Field(
+        8192, ge=1, description="Windows of the validation loss; twice as many calibrate the prior."
+    )
     precision: str = Field("32-true", description="Lightning's precision: `32-true`, `bf16-mixed`.")
     devices: int = Field(1, ge=1, description="GPUs of one training job.")
     threads: int = Field(1, ge=1, description="CPU threads of one training job.")

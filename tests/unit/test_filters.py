@@ -316,7 +316,7 @@ def test_localisation_helps_a_small_ensemble_and_vanishes_at_large_radius():
     system, cases = Ring(), 8
     operator = RingComponents(size=40, stride=2, noise_std=0.2)
     y, _ = observe(system, operator, cases, 12)
-    prior = StateSpace(Climate(system.initial), Simulator(system))
+    prior = StateSpace(Climate(system.initial), Simulator(system), system.positions, system.period)
     mean = KalmanFilter()(y, operator, prior, streams(cases=cases)).diagnostics["mean"]
 
     def run(radius):
@@ -340,15 +340,9 @@ def test_localisation_is_periodic():
     rng = streams("periodic", cases=1)
     shared = rng.normal(64, 1, 1)
     ensemble = shared + 0.01 * rng.normal(64, 1, 40)
-
-    @dataclass(frozen=True)
-    class Still(Frozen):
-        positions: torch.Tensor = system.positions
-        period: float | None = 40.0
-
     y = torch.full((1, 1, 1), 3.0)
     for period, moved in ((40.0, True), (None, False)):
-        prior = StateSpace(Given(ensemble), Still((40,), period=period))
+        prior = StateSpace(Given(ensemble), Frozen((40,)), system.positions, period)
         solver = EnsembleKalmanFilter(localisation=5.0)
         x = solver(y, operator, prior, rng, members=64).samples[:, :, 0].mean((0, 1))
         change = x - ensemble.mean((0, 1, 2))
@@ -362,7 +356,7 @@ def test_localisation_needs_positions():
     with pytest.raises(ValueError, match=r"localisation: .* operator has no positions"):
         solver(torch.zeros(1, 1, 1), POSITION, PRIOR, streams(cases=1), members=4)
     operator = RingComponents(size=4, stride=4)
-    with pytest.raises(ValueError, match=r"localisation: .* prior\.transition has no positions"):
+    with pytest.raises(ValueError, match=r"localisation: .* prior has no positions"):
         solver(torch.zeros(1, 1, 1), operator, PRIOR, streams(cases=1), members=4)
 
 

@@ -15,8 +15,9 @@ from priorflow.priors.interpolant import Interpolant
 from priorflow.priors.networks.mlp import FourierMLP, ResidualMLP
 from priorflow.stages.chunk import chunk
 from priorflow.stages.cost import Cost
+from priorflow.stages.evaluate import measure
 from priorflow.stages.infer import sample
-from priorflow.stages.models import export, restore
+from priorflow.stages.models import export, restore, round_parameters
 from priorflow.stages.observe import observe
 from priorflow.stages.simulate import part, simulate
 from priorflow.systems.lorenz63 import Lorenz63
@@ -75,6 +76,18 @@ def test_observations_are_of_the_truth_that_follows_the_history(tmp_path):
     assert 0.1 < residual.std() < 0.4
     quiet = observed(data, operator=OPERATOR | {"noise_std": 1e-9})
     np.testing.assert_allclose(quiet.y, np.arctan(quiet.truth.values[..., :1]), atol=1e-6)
+
+
+def test_a_rollout_keeps_its_leads_apart(tmp_path):
+    cases = observed(simulated(tmp_path, 1), context=1, rollout=True)
+    posterior = sample(cases, run(), SIMULATOR, None, cases=range(5), device="cpu", base=BASE)
+    metrics = {"rmse": {"class": "priorflow.metrics.errors:rmse"}}
+    table = measure(posterior, cases, run(), metrics, BASE)
+    errors = table[table.metric == "rmse"]
+    assert sorted(errors.lead) == sorted([1, 2, 3, 4] * 5)
+    pooled = observed(simulated(tmp_path, 2), context=1)
+    whole = sample(pooled, run(), SIMULATOR, None, cases=range(5), device="cpu", base=BASE)
+    np.testing.assert_array_equal(whole.state, posterior.state)
 
 
 def run(**change):
@@ -139,6 +152,7 @@ def test_weights_survive_the_round_trip_in_16_bits(tmp_path):
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter)
     prior.increment_std.fill_(0.123456789)
+    round_parameters(prior)
     export(prior, tmp_path / "w.safetensors")
     other = restore(
         Interpolant(ResidualMLP((3,), 1, width=8, depth=1), (3,)), tmp_path / "w.safetensors"

@@ -41,9 +41,7 @@ rule observe:
         mem_mb=4000,
         runtime=20,
     params:
-        task=lambda w: experiment_of(w)
-        .tasks[w.task]
-        .model_dump(include={"operator", "steps", "start", "cases", "system"}),
+        task=lambda w: experiment_of(w).tasks[w.task].model_dump(include=OBSERVED),
         key=lambda w: task_key(w.experiment, w.task),
     message:
         "Observe {wildcards.experiment}: {wildcards.task}"

@@ -19,6 +19,7 @@ from priorflow.config import Config, load_config, load_experiment, select_method
 from priorflow.fingerprint import code_of, digest
 
 PUBLISHED = Path("workflow/published")
+OBSERVED = {"operator", "steps", "start", "rollout", "cases", "system"}
 
 
 def read_configuration():
@@ -118,7 +119,7 @@ def task_key(name, task):
         e.system["class"],
         "priorflow.stages.observe:observe",
     )
-    observed = t.model_dump(include={"operator", "steps", "start", "cases", "system"})
+    observed = t.model_dump(include=OBSERVED)
     context = max((m.context for m in e.models.values()), default=1)
     return digest([data_key(name), observed, context, code(name, *targets)])
 

@@ -27,7 +27,7 @@ rule tables:
         html=report(
             f"{TREE}/{{tree}}tables/{{table}}.html",
             caption="../report/table.rst",
-            category="Tables",
+            category="All tables",
             subcategory="{experiment}",
             labels={"table": "{table}", "format": "sortable page"},
         ),

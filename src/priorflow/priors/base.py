@@ -74,10 +74,15 @@ class StateSpace:
     Attributes:
         initial: The law of the history before the first observation.
         transition: The law of the next state; a method names what else it needs of it.
+        positions: Where the components of a state are, shape (components, dimensions); None where
+            they have no place.
+        period: The period of these places, if they lie on a circle or a torus.
     """
 
     initial: Initial
     transition: Any
+    positions: Tensor | None = None
+    period: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from priorflow.rng import Streams
 
 S_MIN = 1e-5  # the drift parametrisation has no endpoint at s = 0
 LEVELS = 65  # nodes of the table of endpoint standard deviations
+CALIBRATED = 1024  # windows in one network call of the calibration
 
 
 class StochasticInterpolant(ABC):
@@ -108,6 +109,8 @@ class Interpolant(nn.Module, StochasticInterpolant):
             the loss |b_s - (-x0 + 2 s x1 - ε W_s)|² (FlowDAS, eq. 6).
         start_share: The share of the training examples at s = 0, where a bridge of one level draws
             all its endpoints; the others have s ~ U(0, 1).
+        homogeneous: Whether all components have the same law, as the points of a field on a torus
+            do: standard deviations are then pooled over them.
         epsilon: ε.
     """
 
@@ -118,6 +121,7 @@ class Interpolant(nn.Module, StochasticInterpolant):
         context: int = 1,
         parametrisation: Literal["endpoint", "drift"] = "endpoint",
         start_share: float = 0.0,
+        homogeneous: bool = False,
         epsilon: float = 1.0,
     ) -> None:
         super().__init__()
@@ -130,8 +134,10 @@ class Interpolant(nn.Module, StochasticInterpolant):
         self.start_share = start_share
         self.parametrisation = parametrisation
         self.window = context + 1
-        self.register_buffer("increment_std", torch.ones(self.shape))
-        self.register_buffer("endpoint_stds", torch.ones(LEVELS, *self.shape))
+        self.homogeneous = homogeneous
+        scales = (1,) * len(self.shape) if homogeneous else self.shape
+        self.register_buffer("increment_std", torch.ones(scales))
+        self.register_buffer("endpoint_stds", torch.ones(LEVELS, *scales))
 
     def _network(self, x: Tensor, s: float | Tensor, history: Tensor) -> Tensor:
         lead = x.shape[: x.ndim - len(self.shape)]
@@ -170,7 +176,12 @@ class Interpolant(nn.Module, StochasticInterpolant):
 
     def prepare(self, windows: Tensor) -> None:
         """Measure the standard deviation of the increment on windows (n, L + 1, \\*shape)."""
-        self.increment_std.copy_((windows[:, -1] - windows[:, -2]).square().mean(0).sqrt())
+        self.increment_std.copy_(self._rms(windows[:, -1] - windows[:, -2]))
+
+    def _rms(self, x: Tensor) -> Tensor:
+        """Root mean square of x (n, \\*shape), per component or over all of them."""
+        mean = x.square().mean(0)
+        return (mean.mean().expand_as(self.increment_std) if self.homogeneous else mean).sqrt()
 
     def loss(self, windows: Tensor, rng: torch.Generator) -> Tensor:
         """The squared error of every window (n, L + 1, \\*shape), summed over the components."""
@@ -197,8 +208,9 @@ class Interpolant(nn.Module, StochasticInterpolant):
             s = i / (LEVELS - 1)
             z = torch.randn(x1.shape, generator=rng, device=x1.device)
             x = self._interpolate(history, x1, torch.tensor(s, device=x1.device), z)
-            error = self.endpoint(x, s, history) - x1
-            self.endpoint_stds[i] = error.square().mean(0).sqrt()
+            parts = zip(x.split(CALIBRATED), history.split(CALIBRATED), strict=True)
+            m = torch.cat([self.endpoint(x_i, s, history_i) for x_i, history_i in parts])
+            self.endpoint_stds[i] = self._rms(m - x1)
 
 
 class ExactInterpolant(StochasticInterpolant):

@@ -52,3 +52,5 @@ def chunk(
     log(f"chunk: {dict(out.sizes)} into chunks of {lengths}")
     with ProgressBar(minimum=1), dask.config.set(scheduler="threads"):
         store.write(out, output, chunks=lengths)
+        rms = float((store.read(output).chunk().state ** 2).mean() ** 0.5)
+    log(f"chunk: root mean square {rms:.3f}; networks are made for about 1")

@@ -79,7 +79,7 @@ def sample(
                 posterior = solver(
                     _tensor(block.y, device),
                     operator,
-                    StateSpace(initial, prior),
+                    StateSpace(initial, prior, system.positions, system.period),
                     rng,
                     members=run["members"],
                 )
@@ -130,6 +130,7 @@ def infer(
 
 def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> xr.Dataset:
     dims = ("case", "member", *observations.truth.dims[1:])
+    time = dims[2]
 
     def join(tensors: list[torch.Tensor]) -> np.ndarray:
         return torch.cat(tensors)[: len(cases)].cpu().numpy()
@@ -140,8 +141,8 @@ def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> 
     for name in parts[0].diagnostics:
         values = join([p.diagnostics[name] for p in parts]).astype("float32")
         extra = [f"{name}_{i}" for i in range(values.ndim - 2)]
-        arrays[name] = (("case", "time", *extra), values)
-    return xr.Dataset(arrays, coords={"case": list(cases), "time": observations.time})
+        arrays[name] = (("case", time, *extra), values)
+    return xr.Dataset(arrays, coords={"case": list(cases), time: observations[time]})
 
 
 def _tensor(array: xr.DataArray, device: torch.device) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Priors from their specification and their weights."""
 
-__all__ = ["build_prior", "export", "restore"]
+__all__ = ["build_prior", "export", "restore", "round_parameters"]
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,16 +33,19 @@ def build_prior(spec: Mapping[str, Any], system: Any, base: Path) -> Any:
     return build(spec["prior"], base, network=network, **context)
 
 
+def round_parameters(prior: nn.Module) -> None:
+    """Round the parameters to 16 bits, in place: what `export` writes."""
+    for parameter in prior.parameters():
+        parameter.data.copy_(parameter.data.to(torch.float16))
+
+
 def export(prior: nn.Module, path: Path) -> None:
-    """Write the parameters, which become 16-bit in place, and the buffers as they are."""
-    parameters = dict(prior.named_parameters())
-    state = {}
-    for name, value in prior.state_dict().items():
-        if name in parameters:
-            half = value.to(torch.float16)
-            parameters[name].data.copy_(half)
-            value = half
-        state[name] = value.detach().cpu().contiguous()
+    """Write the parameters in 16 bits, and the buffers as they are."""
+    parameters = {name for name, _ in prior.named_parameters()}
+    state = {
+        name: (value.to(torch.float16) if name in parameters else value).detach().cpu().contiguous()
+        for name, value in prior.state_dict().items()
+    }
     save_file(state, path)
 
 
@@ -69,11 +71,3 @@ def restore(prior: nn.Module, path: Path) -> nn.Module:
             )
     prior.load_state_dict({name: value.to(expected[name].dtype) for name, value in state.items()})
     return prior.eval().requires_grad_(False)
-
-
-def provenance(folder: Path) -> dict[str, Any]:
-    """The `config.json` beside the weights: digest, specification, training time."""
-    try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder / 'config.json'}: {error}") from None

@@ -27,6 +27,7 @@ def observe(
     names: tuple[str, ...],
     seed: int,
     base: Path,
+    rollout: bool = False,
 ) -> xr.Dataset:
     """Observations of the first `cases` trajectories of a split.
 
@@ -42,10 +43,11 @@ def observe(
         names: The names of the random streams.
         seed: The master seed.
         base: The folder of the experiment file.
+        rollout: Whether the time axis is called `lead`, which metrics do not average over.
 
     Returns:
-        y (case, time, \\*obs), truth (case, time, \\*space), history (case, past, \\*space), and
-        the index of each case's trajectory.
+        y (case, time or lead, \\*obs), truth (case, time or lead, \\*space), history (case, past,
+        \\*space), and the index of each case's trajectory.
     """
     built = build(operator, base)
     shape = tuple(build(system, base).shape)
@@ -58,15 +60,15 @@ def observe(
     rng = Streams(seed, *names, "observe", cases=window.trajectory.values.tolist())
     clean = built(states[:, context:])
     y = clean + built.noise_std * rng.normal(*clean.shape[1:])
-    space = window.state.dims[2:]
+    space, time = window.state.dims[2:], "lead" if rollout else "time"
     return xr.Dataset(
         {
-            "y": (("case", "time", *(f"obs_{i}" for i in range(y.ndim - 2))), y.numpy()),
-            "truth": (("case", "time", *space), states[:, context:].numpy()),
+            "y": (("case", time, *(f"obs_{i}" for i in range(y.ndim - 2))), y.numpy()),
+            "truth": (("case", time, *space), states[:, context:].numpy()),
             "history": (("case", "past", *space), states[:, :context].numpy()),
             "trajectory": ("case", window.trajectory.values),
         },
-        coords={"case": np.arange(len(y)), "time": np.arange(1, steps + 1)},
+        coords={"case": np.arange(len(y)), time: np.arange(1, steps + 1)},
         attrs={
             "operator": str(dict(operator)),
             "noise_std": float(built.noise_std),

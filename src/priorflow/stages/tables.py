@@ -389,9 +389,10 @@ def _warning(ours: pd.DataFrame) -> str:
         floor, limit = found.loc["floor"], found.loc["limit"]
         ratio = floor["mean"] / limit["mean"]
         if ratio < CLOSE:
+            compared = f"only {ratio:.2f} times" if ratio > 1 else "no larger than"
             return (
                 f"This task cannot rank methods: the {floor['metric_label']} of the floor "
-                f"({floor['method_label']}) is only {ratio:.2f} times that of the limit "
+                f"({floor['method_label']}) is {compared} that of the limit "
                 f"({limit['method_label']})."
             )
         return ""

@@ -5,7 +5,7 @@ named by the model and the step), so that a run that was killed and resumed is t
 byte, as one that was not.
 """
 
-__all__ = ["train", "use_pretrained"]
+__all__ = ["train"]
 
 import json
 import logging
@@ -28,11 +28,9 @@ from torch.utils.data import DataLoader
 from priorflow import store
 from priorflow.components import BadInput
 from priorflow.rng import generator, seed_of
-from priorflow.stages.models import build_prior, export
+from priorflow.stages.models import build_prior, export, round_parameters
 from priorflow.stages.progress import log
 from priorflow.systems.base import Standardised
-
-VALIDATION_WINDOWS = 8192
 
 
 class Windows:
@@ -67,7 +65,7 @@ class Fit(L.LightningModule):
         self.prior, self.training_config = prior, training
         self.train_windows, self.names, self.seed = train, names, seed
         rng = generator(seed, *names, "valid")
-        self.valid_windows = valid.draw(VALIDATION_WINDOWS, rng)
+        self.valid_windows = valid.draw(training["validation"], rng)
         self.rows: list[dict[str, float]] = []
         self.losses: list[float] = []
         self.begin = time.monotonic()
@@ -97,7 +95,8 @@ class Fit(L.LightningModule):
     def validation_step(self, windows: torch.Tensor) -> None:
         """Record the losses; the noise is the same every time."""
         rng = generator(self.seed, *self.names, "valid noise", device=self.device)
-        valid = float(self.prior.loss(windows, rng).mean())
+        parts = windows.split(self.training_config["batch"])
+        valid = float(torch.cat([self.prior.loss(part, rng) for part in parts]).mean())
         row = {
             "step": self.trainer.global_step,
             "train_loss": float(np.mean(self.losses)),
@@ -183,7 +182,7 @@ def train(
         for path in (train_data, valid_data)
     ]
     rng = generator(seed, *names, "prepare")
-    prior.prepare(splits[0].draw(VALIDATION_WINDOWS, rng))
+    prior.prepare(splits[0].draw(c["validation"], rng))
     fit = Fit(prior, c, *splits, names, seed)
     checkpoints = output / "checkpoints"
     resume = _checkpoint(checkpoints, digest + code)
@@ -193,11 +192,12 @@ def train(
     )
     for noisy in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    gpu = device.startswith("cuda") and torch.cuda.is_available()
     trainer = L.Trainer(
         max_steps=c["steps"],
         max_epochs=-1,
-        accelerator="gpu" if device.startswith("cuda") and torch.cuda.is_available() else "cpu",
-        devices=c["devices"] if device.startswith("cuda") and torch.cuda.is_available() else 1,
+        accelerator="gpu" if gpu else "cpu",
+        devices=c["devices"] if gpu else 1,
         precision=c["precision"],
         gradient_clip_val=c["clip"],
         reload_dataloaders_every_n_epochs=1,
@@ -215,12 +215,12 @@ def train(
     if done["global_step"] >= c["steps"]:  # then `fit` did nothing, not even put the averages in
         fit.load_state_dict(done["state_dict"])
     prior = prior.to("cpu").eval()
-    output.mkdir(parents=True, exist_ok=True)
-    export(prior, output / "weights.safetensors")
+    round_parameters(prior)  # what is estimated belongs to the weights as they are exported
     prior.calibrate(
-        splits[1].draw(2 * VALIDATION_WINDOWS, generator(seed, *names, "calibrate")),
+        splits[1].draw(2 * c["validation"], generator(seed, *names, "calibrate")),
         generator(seed, *names, "calibrate noise"),
     )
+    output.mkdir(parents=True, exist_ok=True)
     export(prior, output / "weights.safetensors")
     pd.DataFrame(fit.rows).to_csv(output / "metrics.csv", index=False, float_format="%.6g")
     record = {
@@ -235,18 +235,6 @@ def train(
         "versions": {name: version(name) for name in ("torch", "lightning", "priorflow")},
     }
     (output / "config.json").write_text(json.dumps(record, indent=1) + "\n")
-
-
-def use_pretrained(source: Path, output: Path, *, digest: str, code: str) -> None:
-    """Copy shipped weights, and say so if the code that trained them was another."""
-    record = json.loads((source / "config.json").read_text())
-    if record["digest"] != digest:
-        raise BadInput(f"{source}: these weights belong to another configuration")
-    if record["code"] != code:
-        log(f"note: {source} was trained by other code; `weights: train` trains it anew")
-    output.mkdir(parents=True, exist_ok=True)
-    for name in ("weights.safetensors", "config.json", "metrics.csv"):
-        shutil.copyfile(source / name, output / name)
 
 
 def _callbacks(c: Mapping[str, Any], checkpoints: Path) -> list[Callback]:

@@ -20,6 +20,9 @@ class System(Protocol):
         dt: The time between two states.
         mean, std: Constants that standardise a state, (x - mean) / std; broadcast with `shape`.
         units: The units of a state, for axes.
+
+    A system in space also has `positions`, the places of its components (components, dimensions),
+    and their `period`, if it has one.
     """
 
     shape: tuple[int, ...]
@@ -85,6 +88,8 @@ class Standardised:
         self.mean = system.mean if mean is None else mean
         self.std = system.std if std is None else std
         self.shape, self.dt, self.units = system.shape, system.dt, "standardised"
+        self.positions = getattr(system, "positions", None)
+        self.period = getattr(system, "period", None)
         if hasattr(system, "noise_std"):
             self.noise_std = system.noise_std / self.std
         if hasattr(system, "matrix") and not self.mean.any():

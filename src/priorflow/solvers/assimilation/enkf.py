@@ -21,7 +21,7 @@ References:
       (Sakov & Oke, 2008), doi 10.1175/2007MWR2021.1: the rotation
 """
 
-__all__ = ["EnsembleKalmanFilter", "gaspari_cohn"]
+__all__ = ["EnsembleKalmanFilter", "gaspari_cohn", "kalman_increments", "tapers"]
 
 import math
 from dataclasses import dataclass
@@ -49,9 +49,8 @@ class EnsembleKalmanFilter:
         inflation: Factor of the deviations of the forecast from its mean, against their shrinking
             by sampling errors.
         localisation: Distance from which covariances are zero (Gaspari-Cohn taper), in the units of
-            `prior.transition.positions` (state components, dimensions) and `operator.positions`
-            (observations, dimensions); distances are periodic if the transition has a `period` (one
-            number, or one per dimension). Stochastic variant only. None for no taper.
+            `prior.positions` and `operator.positions` (observations, dimensions), with the period
+            of the prior. Stochastic variant only. None for no taper.
     """
 
     ensemble: int | None = None
@@ -90,7 +89,7 @@ class EnsembleKalmanFilter:
         size = members if self.ensemble is None else self.ensemble
         if size < max(2, members):
             raise ValueError(f"ensemble: value {size}, allowed: at least {max(2, members)}")
-        taper = None if self.localisation is None else _tapers(self.localisation, operator, prior)
+        taper = None if self.localisation is None else tapers(self.localisation, operator, prior)
         history = prior.initial(size, rng)
         samples, previous = [], []
         for k in range(y.shape[1]):
@@ -99,8 +98,14 @@ class EnsembleKalmanFilter:
             x = x.mean(1, keepdim=True).lerp(x, self.inflation)
             predicted = operator(x).flatten(2)
             require_finite(predicted, k)
-            x = x + self._increments(
-                x.flatten(2), predicted, y[:, k, None].flatten(2), operator.noise_std, taper, rng
+            x = x + kalman_increments(
+                x.flatten(2),
+                predicted,
+                y[:, k, None].flatten(2),
+                operator.noise_std,
+                rng,
+                variant=self.variant,
+                taper=taper,
             ).view_as(x)
             require_finite(x, k)
             samples.append(x[:, :members])
@@ -113,61 +118,67 @@ class EnsembleKalmanFilter:
             torch.stack(previous, dim=2) if self.variant == "square_root" else None,
         )
 
-    def _increments(
-        self,
-        x: Tensor,
-        predicted: Tensor,
-        y: Tensor,
-        noise_std: float,
-        taper: tuple[Tensor, Tensor] | None,
-        rng: Streams,
-    ) -> Tensor:
-        """Analysis minus forecast of every member, as combinations of a few states.
 
-        Args:
-            x, predicted, y: Shapes (cases, E, n), (cases, E, m) and (cases, 1, m).
+def kalman_increments(
+    x: Tensor,
+    predicted: Tensor,
+    y: Tensor,
+    noise_std: float,
+    rng: Streams,
+    *,
+    variant: Literal["stochastic", "square_root"] = "stochastic",
+    taper: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Analysis minus forecast of every member, as combinations of a few states.
 
-        The small systems are solved in float64: their condition is the squared signal-to-noise
-        ratio times m.
-        """
-        size, m = predicted.shape[1:]
-        root = math.sqrt(size - 1)
-        states = (x - x.mean(1, keepdim=True)) / root
-        predicted = predicted.double()
-        center = predicted.mean(1, keepdim=True)
-        deviations = (predicted - center) / (noise_std * root)
-        if self.variant == "stochastic":
-            innovations = (y - predicted) / noise_std + rng.normal(size, m)
-        else:
-            innovations = (y - center) / noise_std
+    The small systems are solved in float64: their condition is the squared signal-to-noise ratio
+    times m.
 
-        by_observation = m <= size or taper is not None
+    Args:
+        x: The forecast, shape (cases, E, n).
+        predicted: A(x), shape (cases, E, m).
+        y: The observations, shape (cases, 1, m).
+        noise_std: γ.
+        rng: One stream per case.
+        variant: See `EnsembleKalmanFilter`.
+        taper: See `tapers`; None for no localisation.
+    """
+    size, m = predicted.shape[1:]
+    root = math.sqrt(size - 1)
+    states = (x - x.mean(1, keepdim=True)) / root
+    predicted = predicted.double()
+    center = predicted.mean(1, keepdim=True)
+    deviations = (predicted - center) / (noise_std * root)
+    if variant == "stochastic":
+        innovations = (y - predicted) / noise_std + rng.normal(size, m).to(predicted)
+    else:
+        innovations = (y - center) / noise_std
+
+    by_observation = m <= size or taper is not None
+    if by_observation:
+        gram = deviations.mT @ deviations
+        basis = deviations.mT.to(states) @ states
+        if taper is not None:
+            gram, basis = gram * taper[0].to(gram), basis * taper[1].to(basis)
+    else:
+        gram, basis = deviations @ deviations.mT, states
+        innovations = innovations @ deviations.mT
+
+    if variant == "stochastic":
+        factor = torch.linalg.cholesky(gram + torch.eye(gram.shape[-1]).to(gram))
+        weights = torch.cholesky_solve(innovations.mT, factor).mT
+    else:
+        values, vectors = torch.linalg.eigh(gram)
+        values = values.clamp(min=0).unsqueeze(1)
+        shrink = (1 + values).sqrt()
+        weights = innovations @ vectors / (1 + values) @ vectors.mT
+        # (1 + λ)^(-1/2) - 1, without the cancellation at small λ; by observations divided by λ,
+        # since S on either side supplies that factor.
         if by_observation:
-            gram = deviations.mT @ deviations
-            basis = deviations.mT.to(states) @ states
-            if taper is not None:
-                gram, basis = gram * taper[0].to(gram), basis * taper[1].to(basis)
+            weights = weights - root * (deviations @ vectors / (shrink * (shrink + 1)) @ vectors.mT)
         else:
-            gram, basis = deviations @ deviations.mT, states
-            innovations = innovations @ deviations.mT
-
-        if self.variant == "stochastic":
-            factor = torch.linalg.cholesky(gram + torch.eye(gram.shape[-1]).to(gram))
-            weights = torch.cholesky_solve(innovations.mT, factor).mT
-        else:
-            values, vectors = torch.linalg.eigh(gram)
-            values = values.clamp(min=0).unsqueeze(1)
-            shrink = (1 + values).sqrt()
-            weights = innovations @ vectors / (1 + values) @ vectors.mT
-            # (1 + λ)^(-1/2) - 1, without the cancellation at small λ; by observations divided by λ,
-            # since S on either side supplies that factor.
-            if by_observation:
-                weights = weights - root * (
-                    deviations @ vectors / (shrink * (shrink + 1)) @ vectors.mT
-                )
-            else:
-                weights = weights - root * (vectors * values / (shrink * (shrink + 1)) @ vectors.mT)
-        return weights.to(basis) @ basis
+            weights = weights - root * (vectors * values / (shrink * (shrink + 1)) @ vectors.mT)
+    return weights.to(basis) @ basis
 
 
 def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
@@ -178,17 +189,15 @@ def gaspari_cohn(distance: Tensor, radius: float) -> Tensor:
     return torch.where(r <= 1, near, torch.where(r < 2, far, torch.zeros_like(r)))
 
 
-def _tapers(radius: float, operator: Any, prior: StateSpace) -> tuple[Tensor, Tensor]:
+def tapers(radius: float, operator: Any, prior: StateSpace) -> tuple[Tensor, Tensor]:
     """Tapers between observations (m, m), and between observations and states (m, n)."""
-    places = {}
-    for name, owner in (("operator", operator), ("prior.transition", prior.transition)):
-        places[name] = getattr(owner, "positions", None)
-        if places[name] is None:
+    observed = getattr(operator, "positions", None)
+    for name, places in (("operator", observed), ("prior", prior.positions)):
+        if places is None:
             raise ValueError(
                 f"localisation: value {radius}, allowed: None, as {name} has no positions"
             )
-    observed, states = places.values()
-    period = getattr(prior.transition, "period", None)
+    states, period = prior.positions, prior.period
 
     def taper(a: Tensor, b: Tensor) -> Tensor:
         offset = a.unsqueeze(1) - b
