@@ -65,7 +65,7 @@ readme: $(READY)
 lock: $(READY)
 	@head -2 envs/requirements.lock > envs/requirements.new
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable \
-	    | grep -vE "^(nvidia-|cuda-|triton)|@" >> envs/requirements.new
+	    | grep -vE "^(nvidia-(cu|n)|cuda-|triton)|@" >> envs/requirements.new
 	@mv envs/requirements.new envs/requirements.lock
 
 clean:

@@ -66,6 +66,23 @@ def observed(data, **change):
     return observe(data, **settings)
 
 
+def test_a_simulation_that_diverges_names_its_trajectories(tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from priorflow.systems.lorenz63 import Lorenz63\n\n\n"
+        "class Bad(Lorenz63):\n"
+        "    def initial(self, members, rng):\n"
+        "        x = rng.normal(members, 3)\n"
+        "        x[1] = 1e30\n"
+        "        return x\n"
+    )
+    with pytest.raises(BadInput, match=r"not finite after \d+ transitions in trajectories 1;"):
+        simulate(
+            {"class": "./bad.py:Bad"}, range(3), tmp_path / "x.zarr",
+            steps=4, burn_in=0, names=("t",), seed=0, base=tmp_path,
+        )  # fmt: skip
+    assert not (tmp_path / "x.zarr").exists()
+
+
 def test_observations_are_of_the_truth_that_follows_the_history(tmp_path):
     data = simulated(tmp_path, 1)
     cases = observed(data)

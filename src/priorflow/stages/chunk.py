@@ -37,8 +37,10 @@ def chunk(
     data = xr.concat(parts, dim="trajectory").sortby("trajectory")
     built = build(system, base)
     space = data.state.dims[2:]
-    mean = xr.DataArray(built.mean.numpy(), dims=space[-built.mean.ndim :])
-    std = xr.DataArray(built.std.numpy(), dims=space[-built.std.ndim :])
+    mean, std = (
+        xr.DataArray(constant.numpy(), dims=space[len(space) - constant.ndim :])
+        for constant in (built.mean, built.std)
+    )
     scaled = ((data.state - mean) / std).astype("float32")
     lengths = {d: chunks.get(d, n) for d, n in scaled.sizes.items()}
     out = scaled.to_dataset(name="state").chunk(lengths)

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from priorflow import store
-from priorflow.components import build
+from priorflow.components import BadInput, build
 from priorflow.rng import Streams
 from priorflow.stages.progress import track
 
@@ -53,6 +53,12 @@ def simulate(
     states = torch.empty(len(rows), steps, *built.shape)
     for k in track(range(-burn_in, steps), "simulate"):
         x = built.step(x, rng) if k > -burn_in else x
+        if not x.isfinite().all():
+            lost = [rows[i] for i in (~x.isfinite()).flatten(1).any(1).nonzero().flatten()]
+            raise BadInput(
+                f"{system['class']}: not finite after {k + burn_in} transitions in trajectories "
+                f"{', '.join(map(str, lost))}; a smaller time step may help"
+            )
         if k >= 0:
             states[:, k] = x[:, 0]
     dims = ("trajectory", "time", *SPACE[len(built.shape)])
