@@ -66,7 +66,7 @@ def accuracy() -> list[tuple[str, str, str, str]]:
             measured = bootstrap_interval(prior.value)
             text = f"{measured.value:.2f} [{measured.low:.2f}, {measured.high:.2f}]"
             n = f"{prior.case.nunique()} × {prior.members.iloc[0]}"
-            name = f"`{base}`, {setting.replace('steps_', '').replace('.', ' steps, ')}"
+            name = f"`{base}`, {setting.replace('steps_', 'steps = ').replace('.', ', ')}"
             rows.append((f"log-prior of 14 transitions: {name}", goal, text, n))
     nfe = values("flowdas_bridge", "long_x0", "nfe").mean() / 120
     rows.append(("network evaluations per step and member, bridge", "≤ 10", f"{nfe:.1f}", "64"))

@@ -1,18 +1,22 @@
 """What a figure is drawn from, and how it is saved."""
 
-__all__ = ["Results", "natural", "save", "time_label", "units"]
+__all__ = ["Animation", "Results", "natural", "save", "time_label", "units"]
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 from priorflow import store
+from priorflow.components import build
 from priorflow.stages.vocabulary import method_label, task_label
 
 
@@ -20,7 +24,7 @@ from priorflow.stages.vocabulary import method_label, task_label
 class Results:
     """The results of one experiment, as far as one figure needs them.
 
-    A drawing function has the signature `draw(results, **settings) -> matplotlib.figure.Figure`.
+    A drawing function has the signature `draw(results, **settings) -> Figure | Animation`.
 
     Attributes:
         folder: The experiment's folder of results.
@@ -30,7 +34,8 @@ class Results:
         posteriors: Per method and task the stores of the posterior.
         tables: The Parquet files of the evaluate stage that hold the methods' metrics.
         facts: `floor` and `limit` (names of methods), `labels` (of tasks and methods), `solvers`
-            (per method and task its hyper-parameters).
+            (per method and task its hyper-parameters), `operators` (per task its component), `base`
+            (the folder of the experiment file).
     """
 
     folder: Path
@@ -67,6 +72,10 @@ class Results:
         """The posterior, and the observations of its cases."""
         posterior = self.posterior(method, task)
         return posterior, self.observations(task).sel(case=posterior.case)
+
+    def operator(self, task: str) -> Any:
+        """The forward model of a task."""
+        return build(self.facts["operators"][task], self.facts["base"])
 
     def curve(self, model: str) -> pd.DataFrame:
         """The training of a model: step, train_loss, valid_loss, learning_rate, seconds."""
@@ -106,11 +115,48 @@ def time_label(observations: xr.Dataset) -> str:
     return f"state k (Δt\u00a0=\u00a0{float(observations.attrs['dt']):g})"  # never breaks inside
 
 
-def save(figure: Any, png: Path, svg: Path) -> None:
-    """Write a figure at its own size as PNG (200 dpi) and as SVG, the same bytes every time."""
-    import matplotlib as mpl
+@dataclass(frozen=True)
+class Animation:
+    """A figure that moves.
 
+    Attributes:
+        figure: The figure.
+        show: Makes it the frame of this number, from 0.
+        frames: Their number.
+        pause: Seconds between two of them; the last one stays four times as long.
+        dpi: Dots per inch: frames weigh more than one figure does.
+    """
+
+    figure: Figure
+    show: Callable[[int], None]
+    frames: int
+    pause: float = 1 / 3
+    dpi: int = 150
+
+    def write(self, png: Path) -> None:
+        """Write an animated PNG, which repeats itself; old viewers show its first frame."""
+        from PIL import Image
+
+        images = []
+        for i in range(self.frames):
+            self.show(i)
+            image = BytesIO()
+            self.figure.savefig(image, format="png", dpi=self.dpi)
+            images.append(Image.open(image).convert("RGB"))
+        pauses = [1000 * self.pause] * (self.frames - 1) + [4000 * self.pause]
+        images[0].save(png, save_all=True, append_images=images[1:], duration=pauses, loop=0)
+
+
+def save(drawn: Figure | Animation, png: Path, svg: Path) -> None:
+    """Write a figure at its own size as PNG (200 dpi) and as SVG, the same bytes every time.
+
+    Of an animation the PNG is animated, a format that reports and browsers show like any PNG, and
+    the SVG is its last frame.
+    """
     png.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "priorflow"}):
-        figure.savefig(png, dpi=200, metadata={"Software": None})
-        figure.savefig(svg, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "priorflow"}):
+        if isinstance(drawn, Animation):
+            drawn.write(png)
+        else:
+            drawn.savefig(png, dpi=200, metadata={"Software": None})
+        drawn.figure.savefig(svg, metadata={"Date": None})

@@ -1,10 +1,11 @@
 """The error of every method over the window, with bands over the cases."""
 
-__all__ = ["draw", "error_by_time"]
+__all__ = ["draw", "error_by_lead", "error_by_time"]
 
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -44,23 +45,46 @@ def error_by_time(
         return [bootstrap_interval(column) for column in error.transpose("time", "case").values]
     square = (state.mean("member") - truth) ** 2
     square = square.mean([d for d in square.dims if d not in ("case", "time")])
-    found = [bootstrap_interval(column) for column in square.transpose("time", "case").values]
+    return _roots([bootstrap_interval(column) for column in square.transpose("time", "case").values])
+
+
+def error_by_lead(
+    table: pd.DataFrame, metric: Literal["crps", "rmse_mean"] = "crps"
+) -> list[Estimate]:
+    """As `error_by_time`, of a rollout, whose metrics have the states apart.
+
+    Args:
+        table: Tidy metrics of one method on one task.
+        metric: Which error.
+    """
+    rows = table[table.metric == metric].pivot(index="lead", columns="case", values="value")
+    if metric == "crps":
+        return [bootstrap_interval(row) for row in rows.values]
+    return _roots([bootstrap_interval(row) for row in rows.values**2])
+
+
+def _roots(squares: list[Estimate]) -> list[Estimate]:
     # of n < 2 cases there are no ends: the root of NaN is NaN
     return [
-        Estimate(*(float(np.sqrt(max(x, 0))) for x in (e.value, e.low, e.high)), e.n) for e in found
+        Estimate(*(float(np.sqrt(max(x, 0))) for x in (e.value, e.low, e.high)), e.n)
+        for e in squares
     ]
 
 
 @house_style
 def draw(
-    results: Results, metric: Literal["crps", "rmse_mean"] = "crps", width: float = WIDE
+    results: Results,
+    metric: Literal["crps", "rmse_mean"] = "crps",
+    width: float = WIDE,
+    log: bool = False,
 ) -> Figure:
     """One panel for every task, one line with its 95 % band for every method.
 
     Args:
-        results: Needs posteriors and observations.
+        results: Needs observations, and posteriors; of rollouts metrics instead of these.
         metric: `crps` or `rmse_mean`.
         width: Of the figure, in centimetres.
+        log: Whether the error has a logarithmic axis.
 
     Raises:
         ValueError: The metric is neither.
@@ -72,20 +96,28 @@ def draw(
     methods = []
     for axis, task in zip(axes[0], results.tasks, strict=True):
         sizes = set()
+        observations = results.observations(task)
+        time = observations[observations.truth.dims[1]]
         for method in results.shown(task):
-            posterior, observations = results.matched(method, task)
-            found = error_by_time(posterior, observations, metric)
+            if time.name == "lead":
+                table = results.metrics()
+                rows = table[(table.task == task) & (table.method == method)]
+                found = error_by_lead(rows, metric)
+            else:
+                found = error_by_time(*results.matched(method, task), metric)
             value, low, high = np.array([(e.value, e.low, e.high) for e in found]).T
             style = look(method, results.facts)
-            time = observations.time.values
             axis.plot(time, value, **style.line())
             axis.fill_between(time, low, high, color=style.colour, alpha=0.15, lw=0)
-            sizes.add(posterior.sizes["case"])
+            sizes |= {e.n for e in found}
             methods.append(method)
         span = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
         axis.set_title(wrapped(f"{results.label(task)}; {span} cases", int(5 * width / columns)))
         axis.set_xlabel(time_label(observations))
-        axis.set_ylim(bottom=0)
+        if not log:
+            axis.set_ylim(bottom=0)
+    if log:
+        axes[0, 0].set_yscale("log")
     axes[0, 0].set_ylabel(axis_label(measure(metric).label, units(observations)))
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **look(m, results.facts).line()) for m in methods]

@@ -33,7 +33,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -91,6 +91,8 @@ STYLE = {
     "savefig.facecolor": "white",
 }
 
+Drawn = TypeVar("Drawn")  # a Figure, or what has one
+
 
 @dataclass(frozen=True)
 class Look:
@@ -133,18 +135,18 @@ def look(method: str, facts: Mapping[str, Any]) -> Look:
     return Look(colour, marker, dash)
 
 
-def house_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def house_style(draw: Callable[..., Drawn]) -> Callable[..., Drawn]:
     """Let a drawing function work in the house style, whatever the user's own settings are."""
 
     @wraps(draw)
-    def styled(*args: Any, **kwargs: Any) -> Figure:
+    def styled(*args: Any, **kwargs: Any) -> Drawn:
         with mpl.rc_context():
             mpl.rcdefaults()
             mpl.rcParams.update(STYLE)
-            figure = draw(*args, **kwargs)
+            drawn = draw(*args, **kwargs)
             # ticks are made when they are first drawn: do it while the style holds
-            figure.draw_without_rendering()
-            return figure
+            drawn.figure.draw_without_rendering()  # the figure of a figure is itself
+            return drawn
 
     return styled
 

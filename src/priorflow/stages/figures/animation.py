@@ -1,0 +1,29 @@
+"""One case of one task over time, as pictures that move."""
+
+__all__ = ["draw"]
+
+from priorflow.stages.figures.base import Animation, Results
+from priorflow.stages.figures.fields import lay_out, picked
+from priorflow.stages.figures.style import house_style
+
+
+@house_style
+def draw(
+    results: Results,
+    case: int | None = None,
+    member: int | None = 0,
+    name: str = "vorticity",
+    pause: float = 1 / 3,
+) -> Animation:
+    """A frame for every observed state: what `fields.draw` shows of the first task.
+
+    Args:
+        results, case, member, name: As in `fields.draw`.
+        pause: Seconds between two frames.
+    """
+    task = results.tasks[0]
+    rows, observations = picked(results, case, member)
+    figure, show = lay_out(results, {task: rows[task]}, observations, name)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what has found its place stays there
+    return Animation(figure, show, len(rows[task].truth), pause)
