@@ -317,6 +317,8 @@ def figures(
                 "solvers": {
                     (m, t): e.run(m, t, c.seed).solver for m in methods for t in e.tasks_of(m)
                 },
+                "operators": {t: e.tasks[t].operator for t in tasks},
+                "base": e.base,
             },
         ),
         **{key: value for key, value in f.draw.items() if key != "class"},

@@ -113,6 +113,38 @@ def test_a_learned_interpolant_approaches_the_exact_endpoint(parametrisation):
         assert transition.endpoint_std(s) == pytest.approx(std.item(), rel=0.2)
 
 
+class Silent(torch.nn.Module):
+    """A network that has learned nothing: m = x0 + β c² / v r."""
+
+    def forward(self, x, t, history):
+        return torch.zeros_like(x)
+
+
+def test_a_homogeneous_endpoint_has_the_covariance_of_the_field():
+    """Increments that are waves along x, and little else: so are the draws of the endpoint."""
+    shape, n, rng = (6, 8), 4000, torch.Generator().manual_seed(0)
+    phase = torch.randn(2, n, 1, generator=rng)
+    angle = 2 * math.pi * torch.arange(8) / 8
+    waves = phase[0] * (2 * angle).cos() + phase[1] * (2 * angle).sin()
+    increment = waves[:, None] + 0.1 * torch.randn(n, *shape, generator=rng)
+    x0 = torch.randn(n, *shape, generator=rng)
+    windows = torch.stack((x0, x0 + increment), 1)
+    transition = Interpolant(Silent(), shape, homogeneous=True)
+    transition.prepare(windows)
+    assert transition.increment_std.item() == pytest.approx(1.01**0.5, rel=0.03)
+    transition.calibrate(windows, rng)
+    expected = torch.full((6, 5), 0.01)
+    expected[0, 2] += 24  # half of the 48 points for either of the two modes ± 2
+    assert transition.endpoint_stds[0].square() == pytest.approx(expected.numpy(), rel=0.2)
+    assert transition.endpoint_std(0.0).item() == pytest.approx(1.01**0.5, rel=0.03)
+
+    drawn = transition.sample(x0[None, :, None], Streams(1), steps=1)[0] - x0
+    assert drawn.var() == pytest.approx(1.01, rel=0.05)
+    correlation = (drawn * drawn.roll(1, 2)).mean(), (drawn * drawn.roll(1, 1)).mean()
+    assert correlation[0] == pytest.approx(0.0, abs=0.05)  # cos(2 · 2π / 8)
+    assert correlation[1] == pytest.approx(1.0, rel=0.05)
+
+
 # ------------------------------------------------------------------------------------ the bridge
 
 

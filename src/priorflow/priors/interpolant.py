@@ -57,6 +57,10 @@ class StochasticInterpolant(ABC):
     def endpoint_std(self, s: float) -> Tensor:
         """Standard deviation of x1 given X_s, per component, shape \\*shape."""
 
+    def colour(self, z: Tensor, s: float) -> Tensor:
+        """C_s^(1/2) z for white noise z (…, \\*shape): what x1 differs from m by, given X_s."""
+        return self.endpoint_std(s).to(z) * z
+
     def drift(self, x: Tensor, s: float, history: Tensor) -> Tensor:
         """b_s(x, history) of the generative SDE, shape (…, \\*shape), for 0 ≤ s ≤ 1."""
         x0 = last(history, self.shape)
@@ -87,7 +91,7 @@ class StochasticInterpolant(ABC):
         for i in range(steps):
             s, u = i / steps, (i + 1) / steps
             z = rng.normal(*x.shape[1:])
-            x1 = self.endpoint(x, s, history) + self.endpoint_std(s) * z
+            x1 = self.endpoint(x, s, history) + self.colour(z, s)
             x = self.bridge(x, x1, s, u, x0, rng.normal(*x.shape[1:])) if u < 1 else x1
         return x
 
@@ -109,8 +113,9 @@ class Interpolant(nn.Module, StochasticInterpolant):
             the loss |b_s - (-x0 + 2 s x1 - ε W_s)|² (FlowDAS, eq. 6).
         start_share: The share of the training examples at s = 0, where a bridge of one level draws
             all its endpoints; the others have s ~ U(0, 1).
-        homogeneous: Whether all components have the same law, as the points of a field on a torus
-            do: standard deviations are then pooled over them.
+        homogeneous: Whether states are fields (height, width) on a torus whose law does not depend
+            on the place. Standard deviations are then pooled over the points, and the covariance
+            C_s of the endpoint is diagonal in Fourier space, F⁻¹ diag(S_s) F, instead of diagonal.
         epsilon: ε.
     """
 
@@ -135,9 +140,12 @@ class Interpolant(nn.Module, StochasticInterpolant):
         self.parametrisation = parametrisation
         self.window = context + 1
         self.homogeneous = homogeneous
-        scales = (1,) * len(self.shape) if homogeneous else self.shape
+        scales = modes = self.shape
+        if homogeneous:
+            height, width = self.shape
+            scales, modes = (1, 1), (height, width // 2 + 1)
         self.register_buffer("increment_std", torch.ones(scales))
-        self.register_buffer("endpoint_stds", torch.ones(LEVELS, *scales))
+        self.register_buffer("endpoint_stds", torch.ones(LEVELS, *modes))
 
     def _network(self, x: Tensor, s: float | Tensor, history: Tensor) -> Tensor:
         lead = x.shape[: x.ndim - len(self.shape)]
@@ -169,7 +177,21 @@ class Interpolant(nn.Module, StochasticInterpolant):
         return super().drift(x, s, history)
 
     def endpoint_std(self, s: float) -> Tensor:
-        """What the endpoint mean leaves unexplained, per component, interpolated in s."""
+        """What the endpoint mean leaves unexplained, per component, or one number for all."""
+        if not self.homogeneous:
+            return self._root(s)
+        ends = self._root(s)[:, [0, -1]] if self.shape[1] % 2 == 0 else self._root(s)[:, [0]]
+        total = 2 * self._root(s).square().sum() - ends.square().sum()
+        return (total / math.prod(self.shape)).sqrt().expand(1, 1)
+
+    def colour(self, z: Tensor, s: float) -> Tensor:
+        """C_s^(1/2) z, shape (…, \\*shape)."""
+        if not self.homogeneous:
+            return self._root(s).to(z) * z
+        return torch.fft.irfft2(self._root(s).to(z) * torch.fft.rfft2(z), s=self.shape)
+
+    def _root(self, s: float) -> Tensor:
+        """The diagonal of C_s^(1/2), over components or over modes, interpolated in s."""
         position = s * (LEVELS - 1)
         i = min(int(position), LEVELS - 2)
         return torch.lerp(self.endpoint_stds[i], self.endpoint_stds[i + 1], position - i)
@@ -210,7 +232,8 @@ class Interpolant(nn.Module, StochasticInterpolant):
             x = self._interpolate(history, x1, torch.tensor(s, device=x1.device), z)
             parts = zip(x.split(CALIBRATED), history.split(CALIBRATED), strict=True)
             m = torch.cat([self.endpoint(x_i, s, history_i) for x_i, history_i in parts])
-            self.endpoint_stds[i] = self._rms(m - x1)
+            error = torch.fft.rfft2(m - x1, norm="ortho").abs() if self.homogeneous else m - x1
+            self.endpoint_stds[i] = error.square().mean(0).sqrt()
 
 
 class ExactInterpolant(StochasticInterpolant):

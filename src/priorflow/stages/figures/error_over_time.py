@@ -18,6 +18,7 @@ from priorflow.stages.figures.style import (
     legend_below,
     look,
     panels,
+    plain_log,
     wrapped,
 )
 from priorflow.stages.statistics import Estimate, bootstrap_interval
@@ -45,7 +46,9 @@ def error_by_time(
         return [bootstrap_interval(column) for column in error.transpose("time", "case").values]
     square = (state.mean("member") - truth) ** 2
     square = square.mean([d for d in square.dims if d not in ("case", "time")])
-    return _roots([bootstrap_interval(column) for column in square.transpose("time", "case").values])
+    return _roots(
+        [bootstrap_interval(column) for column in square.transpose("time", "case").values]
+    )
 
 
 def error_by_lead(
@@ -98,9 +101,9 @@ def draw(
         sizes = set()
         observations = results.observations(task)
         time = observations[observations.truth.dims[1]]
+        table = results.metrics() if time.name == "lead" else None
         for method in results.shown(task):
-            if time.name == "lead":
-                table = results.metrics()
+            if table is not None:
                 rows = table[(table.task == task) & (table.method == method)]
                 found = error_by_lead(rows, metric)
             else:
@@ -117,7 +120,7 @@ def draw(
         if not log:
             axis.set_ylim(bottom=0)
     if log:
-        axes[0, 0].set_yscale("log")
+        plain_log(axes[0, 0])
     axes[0, 0].set_ylabel(axis_label(measure(metric).label, units(observations)))
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **look(m, results.facts).line()) for m in methods]

@@ -37,15 +37,17 @@ class Row:
     """A case of one task.
 
     Attributes:
+        case: Its index.
         truth: Shape (time, size, size).
-        y: Its observations, shape (time, \\*obs): an image, or values at points.
-        pixels: Where they are, (y, x) in pixels, shape (m, 2).
+        y: Its observations, shape (time, rows, columns) of an image, or (time, m) at points.
+        pixels: Where those points are, (y, x) in pixels, shape (m, 2); None for an image.
         states: What is shown of every method, shape (time, size, size).
     """
 
+    case: int
     truth: np.ndarray
     y: np.ndarray
-    pixels: np.ndarray
+    pixels: np.ndarray | None
     states: Mapping[str, np.ndarray]
 
     @property
@@ -59,22 +61,22 @@ def draw(
     results: Results,
     case: int | None = None,
     member: int | None = 0,
-    time: int = -1,
     name: str = "vorticity",
 ) -> Figure:
     """Two rows for every task, states and errors; columns are truth, observation and methods.
+
+    Of several observed states the last is shown.
 
     Args:
         results: Needs posteriors and observations of states (size, size) on the torus [0, 2π)².
         case: Its index; the last if there are fewer. None for the one on which the limit (or, where
             it is not shown, the first method) has the median error in the first task.
         member: The member that is shown; None for the mean of all.
-        time: Which of the observed states, from 0; negative from the end.
         name: What the states are.
     """
     rows, observations = picked(results, case, member)
     figure, show = lay_out(results, rows, observations, name)
-    show(time)
+    show(-1)
     return figure
 
 
@@ -84,28 +86,28 @@ def picked(
     """A row for every task, and the observations of the last; arguments as in `draw`."""
     rows: dict[str, Row] = {}
     for task in results.tasks:
-        states = {}
+        found = {}
         for method in results.shown(task):
-            state = results.posterior(method, task).state
-            state = state.isel(member=[member]) if member is not None else state.mean("member")
-            states[method] = state if "member" in state.dims else state.expand_dims("member", 1)
-        whole = results.observations(task)
-        count = min(state.sizes["case"] for state in states.values())
-        observations = whole.isel(case=slice(count))
+            posterior = results.posterior(method, task)[["state"]]
+            found[method] = (
+                posterior.mean("member", keepdims=True)
+                if member is None
+                else posterior.isel(member=[member])
+            )
+        count = min(posterior.sizes["case"] for posterior in found.values())
+        observations = results.observations(task).isel(case=slice(count))
         if case is None:
             limit = results.facts["limit"]
-            reference = states[limit if limit in states else next(iter(states))]
-            case = median_case(
-                xr.Dataset({"state": reference.isel(case=slice(count))}), observations
-            )
+            reference = found[limit if limit in found else next(iter(found))]
+            case = median_case(reference.isel(case=slice(count)), observations)
         index = min(case, count - 1)
-        size = observations.truth.shape[-1]
-        rows[task] = Row(
-            observations.truth.values[index],
-            observations.y.values[index],
-            np.asarray(results.operator(task).positions) * size / math.tau,
-            {method: state.values[index, 0] for method, state in states.items()},
-        )
+        truth, y = (observations[name].values[index] for name in ("truth", "y"))
+        pixels = None
+        if y.ndim == 2:
+            places = np.asarray(results.operator(task).positions)
+            pixels = places * (truth.shape[-1] / math.tau)
+        states = {m: posterior.state.values[index, 0] for m, posterior in found.items()}
+        rows[task] = Row(index, truth, y, pixels, states)
     return rows, observations
 
 
@@ -115,7 +117,8 @@ def lay_out(
     """A figure that waits for its data, and what makes it show the states of an index in time.
 
     All states share one scale of colours, all errors another. Both are symmetric, and the few
-    values beyond their ends have the colour of the end.
+    values beyond their ends have the colour of the end. That of the errors is never wider than that
+    of the states: a method that has failed leaves the others in sight.
 
     Args:
         results: Labels.
@@ -129,48 +132,35 @@ def lay_out(
     height = 2 * len(rows) * (side + 0.05) + 2.6
     figure, axes = panels(2 * len(rows), columns, height=height, subplot_kw={"box_aspect": 1})
     figure.set_layout_engine("compressed", w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    state = _scale([row.truth for row in rows.values()], STATE_SHARE)
-    error = _scale([e for row in rows.values() for e in row.errors.values()], ERROR_SHARE)
-    updates: list[Callable[[int], None]] = []
+    widest = _limit([row.truth for row in rows.values()], STATE_SHARE)
+    errors = _limit([e for row in rows.values() for e in row.errors.values()], ERROR_SHARE)
+    state = Normalize(-widest, widest)
+    error = Normalize(-min(errors, widest), min(errors, widest))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         axis.spines[:].set_visible(False)
-    for i, (task, row) in enumerate(rows.items()):
-        above, below = axes[2 * i], axes[2 * i + 1]
-        updates += [_image(above[0], row.truth, state), _observed(above[1], row, state, side)]
-        above[0].set_ylabel(wrapped(results.label(task), 30), loc="top")
-        updates.append(_time(below[0], row, float(observations.attrs["dt"])))
-        below[1].text(
-            0.95, 0.5, "error\n(RMSE)", transform=below[1].transAxes, ha="right", va="center"
-        )
-        for method, upper, lower in zip(methods, above[FIRST:], below[FIRST:], strict=True):
-            if method in row.states:
-                updates.append(_image(upper, row.states[method], state))
-                updates.append(_image(lower, row.errors[method], error))
-                updates.append(_rmse(lower, row.errors[method]))
-            else:
-                lower.set_axis_off()
-                upper.text(0.5, 0.5, "not run", transform=upper.transAxes, ha="center", va="center")
-    titles = ["truth", "observation", *map(results.label, methods)]
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(wrapped(title, int(6.5 * side)))
-    half = columns // 2
-    for part, scale, what in (
-        (axes[:, :half], state, name),
-        (axes[:, half:], error, f"error of {name}"),
+    for axis, title in zip(
+        axes[0], ["truth", "observation", *map(results.label, methods)], strict=True
     ):
-        bar = figure.colorbar(
-            ScalarMappable(scale, COLOURS),
-            ax=part,
-            location="bottom",
-            aspect=28,
-            shrink=0.8,
-            extend="both",
-            pad=0.02,
-        )
-        bar.set_label(axis_label(what, units(observations)))
-        bar.outline.set_visible(False)
+        axis.set_title(wrapped(title, int(6.5 * side)))
+    updates: list[Callable[[int], None]] = []
+    for (task, row), above, below in zip(rows.items(), axes[::2], axes[1::2], strict=True):
+        above[0].set_ylabel(wrapped(results.label(task), 30), loc="top")
+        updates += [_image(above[0], row.truth, state), _observed(above[1], row, state, side)]
+        updates.append(_which(below[0], row, float(observations.attrs["dt"])))
+        settings = {"transform": below[1].transAxes, "ha": "right", "va": "center"}
+        below[1].text(0.95, 0.5, "error\n(RMSE)", **settings)
+        for method, upper, lower in zip(methods, above[FIRST:], below[FIRST:], strict=True):
+            if method not in row.states:
+                upper.text(0.5, 0.5, "not run", ha="center", va="center", color="#777777")
+                continue
+            updates.append(_image(upper, row.states[method], state))
+            updates.append(_image(lower, row.errors[method], error))
+            updates.append(_rmse(lower, row.errors[method]))
+    half = columns // 2
+    _bar(figure, axes[:, :half], state, axis_label(name, units(observations)))
+    _bar(figure, axes[:, half:], error, axis_label(f"error of {name}", units(observations)))
 
     def show(time: int) -> None:
         for update in updates:
@@ -180,10 +170,9 @@ def lay_out(
     return figure, show
 
 
-def _scale(fields: Sequence[np.ndarray], share: float) -> Normalize:
-    """A symmetric scale for all but the largest values."""
-    limit = np.quantile(np.abs(np.concatenate([field.ravel() for field in fields])), share)
-    return Normalize(-limit, limit)
+def _limit(fields: Sequence[np.ndarray], share: float) -> float:
+    """What all but the largest values lie below."""
+    return float(np.quantile(np.abs(np.concatenate([f.ravel() for f in fields])), share))
 
 
 def _image(axis: Axes, fields: np.ndarray, scale: Normalize) -> Callable[[int], None]:
@@ -207,16 +196,16 @@ def _observed(axis: Axes, row: Row, scale: Normalize, side: float) -> Callable[[
     return lambda time: dots.set_array(row.y[time])
 
 
-def _time(axis: Axes, row: Row, dt: float) -> Callable[[int], None]:
-    """Which of the observed states it is, where there are several."""
-    text = axis.text(0, 0.5, "", transform=axis.transAxes, va="center")
+def _which(axis: Axes, row: Row, dt: float) -> Callable[[int], None]:
+    """Which case it is, and of several states which one."""
+    text = axis.text(0, 0.5, f"case {row.case}", transform=axis.transAxes, va="center")
     count = len(row.truth)
 
     def update(time: int) -> None:
         k = time % count + 1
-        text.set_text(f"state {k} of {count}\ntime {dt * k:g}" if count > 1 else "")
+        text.set_text(f"case {row.case}\nstate {k} of {count}\ntime {dt * k:g}")
 
-    return update
+    return update if count > 1 else lambda time: None
 
 
 def _rmse(axis: Axes, errors: np.ndarray) -> Callable[[int], None]:
@@ -225,4 +214,17 @@ def _rmse(axis: Axes, errors: np.ndarray) -> Callable[[int], None]:
     text = axis.text(
         0.04, 0.04, "", transform=axis.transAxes, fontsize=SMALLEST, va="bottom", bbox=paper
     )
-    return lambda time: text.set_text(f"{np.sqrt((errors[time] ** 2).mean()):.3f}")
+
+    def update(time: int) -> None:
+        value = np.sqrt((errors[time] ** 2).mean())
+        text.set_text(f"{value:{'.3f' if value < 1000 else '.0e'}}")
+
+    return update
+
+
+def _bar(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:
+    """A bar of colours below some panels."""
+    shape = {"location": "bottom", "aspect": 28, "shrink": 0.8, "pad": 0.02, "extend": "both"}
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes, **shape)
+    bar.set_label(label)
+    bar.outline.set_visible(False)

@@ -79,7 +79,7 @@ def draw(results: Results, metric: str = "crps") -> Figure:
                 x, 1.01, name, transform=at, ha="center", va="bottom", color=colour, fontsize=7
             )
         axis.set(xlim=(LEFT, RIGHT), xticks=(-0.5, 0, 0.5, 1), ylim=(-0.6, len(methods) - 0.3))
-        axis.set_xlabel(f"skill recovered ({measure(metric).label})")
+        axis.set_xlabel(wrapped(f"skill recovered ({measure(metric).label})", 68 // columns))
         axis.grid(False, axis="y")
     wide = 30 if columns < 3 else 22
     axes[0, 0].set_yticks(
@@ -114,4 +114,4 @@ def _row(axis: Axes, y: int, share: Estimate | None, style: Look) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{value:{'.2f' if abs(value) < 1000 else '.0e'}}".replace("-", "−")

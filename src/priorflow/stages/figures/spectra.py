@@ -25,6 +25,7 @@ from priorflow.stages.figures.style import (
     legend_below,
     look,
     panels,
+    plain_log,
     wrapped,
 )
 from priorflow.stages.statistics import Estimate, pooled_ratio
@@ -32,7 +33,6 @@ from priorflow.stages.statistics import Estimate, pooled_ratio
 SHADOW = {"color": TRUTH, "lw": 4, "alpha": 0.25, "zorder": 0.9}  # the truth lies below all lines
 FORCED = {"color": "#bdbdbd", "lw": 0.8, "zorder": 0.8}
 CUTOFF = {"color": "#555555", "lw": 0.9, "ls": ":", "zorder": 0.8}
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 FAR = 10.0  # the greatest ratio, and the inverse of the least, that is shown
 
 
@@ -107,10 +107,8 @@ def draw(
     axes[0, 0].set_ylabel(axis_label("kinetic energy E(k)", units(whole)))
     ratios = np.concatenate([line.get_ydata() for axis in axes[1] for line in axis.lines])
     end = min(1.2 * np.exp(np.abs(np.log(ratios[ratios > 0])).max()), FAR)
-    axes[1, 0].set_yscale("log")
-    axes[1, 0].set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
-    axes[1, 0].yaxis.set_minor_locator(NullLocator())
     axes[1, 0].set_ylim(1 / end, end)
+    plain_log(axes[1, 0])
     axes[1, 0].set_ylabel("E(k) / that of the truth")
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **SHADOW)]

@@ -24,6 +24,7 @@ __all__ = [
     "legend_below",
     "look",
     "panels",
+    "plain_log",
     "spaced",
     "wrapped",
 ]
@@ -39,6 +40,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from priorflow.stages.vocabulary import METHODS
 
@@ -58,12 +60,20 @@ FAMILIES = {
     "kalman": ("#7A4FA3", "X"),
     "fno_da": ("#A6761D", "<"),
     "transolver_da": ("#B8A600", ">"),
-    "forecast": ("#8c8c8c", "d"),
+    "forecast": ("#882255", "d"),
 }
 OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D", "#7A4FA3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)))
-VARIANTS = {"": 0, "released": 1, "exact": 2, "endpoint": 3, "single": 1, "square_root": 1}
+VARIANTS = {
+    "": 0,
+    "released": 1,
+    "learned": 1,
+    "exact": 2,
+    "endpoint": 3,
+    "single": 1,
+    "square_root": 1,
+}
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
@@ -173,7 +183,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
         figure.draw_without_rendering()
         rows = -(-len(labels) // columns)
         even = rows == 1 or columns == -(-len(labels) // rows)  # no row with a single leftover
-        if (legend.get_window_extent().width <= width and even) or columns == 1:
+        if (legend.get_window_extent().width <= 0.98 * width and even) or columns == 1:
             return
         legend.remove()
 
@@ -201,3 +211,16 @@ def spaced(axes: Axes, values: Sequence[float], axis: str = "x") -> None:
     if axis == "x" and np.diff(np.log(finite)).min() > np.log(finite[-1] / finite[0]) / 9:
         axes.set_xticks(finite, [f"{value:g}" for value in finite])
         axes.minorticks_off()
+
+
+def plain_log(axes: Axes) -> None:
+    """A logarithmic y axis with ticks at 1, 2 and 5 times a power of ten, written in full.
+
+    Beyond three decades it has powers of ten.
+    """
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 1000 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())

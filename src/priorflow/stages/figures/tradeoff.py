@@ -2,21 +2,87 @@
 
 __all__ = ["draw"]
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from priorflow.stages.figures.base import Results
+from priorflow.stages.figures.base import Results, units
 from priorflow.stages.figures.style import (
     axis_label,
     house_style,
     legend_below,
     look,
     panels,
+    plain_log,
     wrapped,
 )
 from priorflow.stages.figures.sweeps import interval_bars, per_case
 from priorflow.stages.vocabulary import measure
+
+BARS = {"elinewidth": 0.9, "capsize": 1.8}
+NOTHING = 0.5  # the width of the axis from no cost at all to 1, in decades
+
+
+@house_style
+def draw(
+    results: Results, metric: str = "crps", costs: Sequence[str] = ("nfe", "seconds")
+) -> Figure:
+    """A row for every cost and a column for every task; bars are 95 % intervals over cases.
+
+    Args:
+        results: Needs metrics and observations.
+        metric: The error.
+        costs: What is counted, per member and observed state.
+    """
+    table = results.metrics()
+    rows, columns = len(costs), len(results.tasks)
+    figure, axes = panels(rows, columns, height=2.6 + 4.3 * rows, sharex="row", sharey=True)
+    for j, task in enumerate(results.tasks):
+        observations = results.observations(task)
+        states = observations.sizes[observations.truth.dims[1]]
+        found = table[table.task == task]
+        counts = set()
+        for method in results.shown(task):
+            error = per_case(found, method, metric)
+            value, lengths = interval_bars([error])
+            counts.add(len(error))
+            for axis, cost in zip(axes[:, j], costs, strict=True):
+                price = per_case(found, method, cost).mean() / states
+                axis.errorbar(price, value, lengths, **BARS, **_marker(method, results))
+        span = "–".join(map(str, sorted({min(counts), max(counts)})))
+        axes[0, j].set_title(wrapped(f"{results.label(task)}; {span} cases", 96 // columns))
+    plain_log(axes[0, 0])
+    for row, cost in zip(axes, costs, strict=True):
+        what = measure(cost)
+        label = axis_label(what.description or cost, what.unit)
+        for axis in row:
+            axis.set_xlabel(wrapped(label, 84 // columns) + "\nper member and state")
+        _price(row[0], [line.get_xdata()[0] for axis in row for line in axis.lines])
+    what = measure(metric)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(axis_label(what.label, units(observations) if what.unit else ""))
+    methods = [m for m in results.methods if any(results.ran(m, task) for task in results.tasks)]
+    handles = [Line2D([], [], **_marker(m, results)) for m in methods]
+    legend_below(figure, handles, [results.label(m) for m in methods])
+    return figure
+
+
+def _price(axis: Axes, values: Sequence[float]) -> None:
+    """A logarithmic x axis, on which there is a place for what is free."""
+    if min(values) > 0:
+        axis.set_xscale("log")
+        return
+    axis.set_xscale("symlog", linthresh=1, linscale=NOTHING)
+    decades = [10**i for i in range(math.ceil(math.log10(max(*values, 1))) + 1)]
+    axis.set_xticks([0, *decades], ["0", *(f"{decade:,}" for decade in decades)])
+    axis.set_xlim(-0.4, 1.5 * max(*values, 1))
+
+
+def _marker(method: str, results: Results) -> dict[str, str]:
+    """The marker of the family, hollow for a variant."""
+    style = look(method, results.facts)
+    face = "white" if "." in method else style.colour
+    return {"color": style.colour, "marker": style.marker, "ls": "", "markerfacecolor": face}

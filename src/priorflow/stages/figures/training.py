@@ -48,7 +48,7 @@ def draw(results: Results, methods: Mapping[str, str] | None = None) -> Figure:
             axis.plot(curve[column], share, **line)
         handles.append(Line2D([], [], **line))
         labels.append(
-            f"{results.label(method)} ({model}): {record['parameters']:,} parameters, "
+            f"{results.label(method)} ({model}): {record['parameters'] / 1000:,.0f} k parameters, "
             f"{record['seconds']:,.0f} s"
         )
     axes[0, 0].set(yscale="log", ylim=(LOWEST, 1.3), xlabel="training time (s)")

@@ -1,0 +1,134 @@
+"""The conditioned bridge against exact posteriors of Gaussian fields."""
+
+import math
+
+import pytest
+import torch
+
+from priorflow.operators.fields import Downsample, Points
+from priorflow.priors.base import Known, StateSpace
+from priorflow.priors.interpolant import StochasticInterpolant, last
+from priorflow.rng import Streams
+from priorflow.solvers.assimilation.conditioned_bridge import ConditionedBridge, gain
+from priorflow.solvers.base import Diverged
+
+SIZE, DECAY, CASES, MEMBERS = 4, 0.5, 3, 4000
+
+
+def covariance():
+    """Neighbours on the torus are alike: exp(-distance)."""
+    axis = torch.arange(SIZE).float()
+    places = torch.cartesian_prod(axis, axis)
+    offset = (places[:, None] - places).abs()
+    offset = torch.minimum(offset, SIZE - offset)
+    return 0.2 * torch.exp(-offset.square().sum(-1).sqrt()) + 0.02 * torch.eye(SIZE**2)
+
+
+class ExactField(StochasticInterpolant):
+    """x1 = x0 / 2 + N(0, Q), Q diagonal in Fourier space: the endpoint law in closed form."""
+
+    shape = (SIZE, SIZE)
+
+    def __init__(self, flaw=0.0):
+        self.spectrum = torch.fft.rfft2(covariance()[0].view(SIZE, SIZE)).real
+        self.flaw = flaw
+
+    def _filter(self, x, factor):
+        return torch.fft.irfft2(factor * torch.fft.rfft2(x), s=self.shape)
+
+    def _ratio(self, s):
+        alpha, beta, sigma = self.coefficients(s)
+        return alpha, beta, self.spectrum / (beta**2 * self.spectrum + max(s, 1e-12) * sigma**2)
+
+    def endpoint(self, x, s, history):
+        alpha, beta, ratio = self._ratio(s)
+        x0 = last(history, self.shape)
+        f = DECAY * x0
+        return f + self._filter(x - alpha * x0 - beta * f, beta * ratio) + self.flaw
+
+    def colour(self, z, s):
+        sigma = self.coefficients(s)[2]
+        variance = self._ratio(s)[2] * s * sigma**2 if s > 0 else self.spectrum
+        return self._filter(z, variance.sqrt())
+
+    def endpoint_std(self, s):
+        raise NotImplementedError
+
+
+def exact(operator, y, x0):
+    """Mean (cases, n) and covariance (n, n) of p(x1 | x0, y), by dense algebra."""
+    a, prior = operator(torch.eye(SIZE**2).view(-1, SIZE, SIZE)).flatten(1).T, covariance()
+    gram = a @ prior @ a.T + operator.noise_std**2 * torch.eye(len(a))
+    k = prior @ a.T @ torch.linalg.inv(gram)
+    mean = DECAY * x0.flatten(1)
+    return mean + (y.flatten(1) - mean @ a.T) @ k.T, prior - k @ a @ prior
+
+
+def problem(operator, transition):
+    rng = Streams(0, "conditioned bridge", cases=range(CASES))
+    x0 = rng.normal(SIZE, SIZE)
+    x1 = DECAY * x0 + transition.colour(rng.normal(SIZE, SIZE), 0.0)
+    y = operator(x1)
+    y = y + operator.noise_std * rng.normal(*y.shape[1:])
+    return x0, y, StateSpace(Known(x0.unsqueeze(1)), transition), rng
+
+
+OPERATORS = [Points(SIZE, count=5, noise_std=0.1), Downsample(SIZE, 2, noise_std=0.05)]
+
+
+@pytest.mark.parametrize("operator", OPERATORS, ids=["points", "means"])
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_samples_have_the_exact_posterior(operator, steps):
+    """At any number of levels: where nothing is observed, too."""
+    x0, y, prior, rng = problem(operator, ExactField())
+    samples = ConditionedBridge(steps)(y.unsqueeze(1), operator, prior, rng, MEMBERS).samples
+    assert samples.shape == (CASES, MEMBERS, 1, SIZE, SIZE)
+    mean, posterior = exact(operator, y, x0)
+    draws = samples.flatten(2)
+    error = (draws.mean(1) - mean) / (posterior.diagonal() / MEMBERS).sqrt()
+    assert error.abs().max() < 4.5
+    allowed = 6 * posterior.diagonal().max() / math.sqrt(MEMBERS)
+    for case in draws:
+        assert (torch.cov(case.T) - posterior).abs().max() < allowed
+
+
+def test_the_gain_is_that_of_dense_algebra():
+    operator, transition, s = OPERATORS[1], ExactField(), 0.3
+    _, beta, sigma = transition.coefficients(s)
+    prior = torch.linalg.inv(
+        torch.linalg.inv(covariance()) + beta**2 / (s * sigma**2) * torch.eye(SIZE**2)
+    )
+    a = operator(torch.eye(SIZE**2).view(-1, SIZE, SIZE)).flatten(1).T
+    gram = a @ prior @ a.T + operator.noise_std**2 * torch.eye(len(a))
+    expected = torch.linalg.inv(gram) @ a @ prior
+    torch.testing.assert_close(
+        gain(transition, operator, torch.zeros(2, 2), s), expected, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_filter_goes_on_from_its_own_states():
+    """Two observed states: the second is drawn from where the first went."""
+    operator = OPERATORS[0]
+    _, y, prior, rng = problem(operator, ExactField())
+    both = torch.stack((y, -y), 1)
+    samples = ConditionedBridge(2)(both, operator, prior, rng, members=2000).samples
+    mean, _ = exact(operator, -y, samples[:, :, 0].mean(1))
+    assert (samples[:, :, 1].mean(1).flatten(1) - mean).abs().max() < 0.05
+
+
+def test_divergence_names_the_case():
+    operator = OPERATORS[0]
+    _, y, prior, rng = problem(operator, ExactField())
+    y[1] = torch.nan
+    with pytest.raises(Diverged) as caught:
+        ConditionedBridge(1)(y.unsqueeze(1), operator, prior, rng, members=2)
+    assert caught.value.cases == [1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"steps": 0}, "steps: value 0"), ({"power": 0.0}, "power: value 0.0")],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ConditionedBridge(**settings)
