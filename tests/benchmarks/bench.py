@@ -115,7 +115,8 @@ def resources() -> list[tuple[str, str, str, str]]:
         record = json.loads(file.read_text())
         name = "/".join(file.parts[-3:-1])
         text = f"{record['seconds']:.0f} s, {record['parameters']:,} parameters"
-        rows.append((f"training of `{name}`, {record['threads']} thread", "≤ 240 s", text, "1"))
+        goal = "≤ 3600 s" if name.startswith("navier_stokes") else "≤ 240 s"
+        rows.append((f"training of `{name}`, {record['threads']} thread", goal, text, "1"))
     peaks = {file: pd.read_csv(file, sep="\t").max_rss.max() for file in ROOT.rglob("*.tsv")}
     peaks = {file: float(v) for file, v in peaks.items() if str(v) not in ("-", "nan")}
     worst = max(peaks, key=peaks.get)
