@@ -21,9 +21,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from priorflow.metrics.spectrum import energy_spectrum
 from priorflow.operators.spectral import (
     dealiasing_mask,
-    energy_spectrum,
     from_band,
     to_band,
     wavenumbers,
@@ -257,7 +257,8 @@ def statistics(lags: int = 60, n: int = 16) -> tuple[list[tuple[str, str, str]],
             laplacian = torch.fft.irfft2(-(ky**2 + kx**2) * torch.fft.rfft2(x))
             sums[name][0] += x.square().mean().item() / lags
             sums[name][1] -= 2 * system.viscosity * (x * laplacian).mean().item() / lags
-            sums[name][2] = sums[name][2] + energy_spectrum(x).mean(0) / lags
+            energy = torch.from_numpy(energy_spectrum(x.numpy()))
+            sums[name][2] = sums[name][2] + energy.mean(0) / lags
     rows = []
     square, dissipation, spectrum = sums["published"]
     text = f"{square**0.5:.4f}, {dissipation:.4f}"

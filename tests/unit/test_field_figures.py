@@ -1,7 +1,6 @@
 """The figures of two-dimensional fields: what they compute and show, from small smooth fields."""
 
 import math
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -134,14 +133,6 @@ FIGURES = {
     "tradeoff of many": lambda r: tradeoff.draw(r(tuple(LENGTHS))),
     "skill of many": lambda r: skill.draw(r(tuple(LENGTHS))),
 }
-
-
-@pytest.fixture(scope="module")
-def drawn(results):
-    """Every figure, drawn once and without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return {name: draw(results) for name, draw in FIGURES.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)

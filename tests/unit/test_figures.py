@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -208,14 +207,6 @@ PANELS = {
     "curse": 2,
     "skill": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def drawn(results):
-    """Every figure, drawn once and without a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return {name: draw(results) for name, draw in FIGURES.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)

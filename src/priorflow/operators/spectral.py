@@ -13,7 +13,6 @@ __all__ = [
     "curl",
     "cutoff",
     "dealiasing_mask",
-    "energy_spectrum",
     "from_band",
     "resample",
     "to_band",
@@ -79,29 +78,6 @@ def curl(flow: Tensor) -> Tensor:
     ky, kx = _derivatives(flow)
     u, v = torch.fft.rfft2(flow).unbind(-3)
     return torch.fft.irfft2(kx * v - ky * u, s=flow.shape[-2:])
-
-
-def energy_spectrum(vorticity: Tensor) -> Tensor:
-    """E(n), the kinetic energy ½(u² + v²) of the wavenumbers with n - ½ ≤ |k| < n + ½.
-
-    The sum over all n is the mean energy over the torus: the published spectra are unnormalised
-    transforms, size⁴ times this.
-
-    Args:
-        vorticity: Shape (…, size, size).
-
-    Returns:
-        E(1), …, E(size // 2), shape (…, size // 2). The corners of the spectrum lie beyond.
-    """
-    size = vorticity.shape[-1]
-    ky, kx = wavenumbers(size)
-    square = ky**2 + kx**2
-    # Every column but those of k_x = 0 and size / 2 stands for its mirror image, too.
-    weight = torch.where((kx == 0) | (2 * kx == size), 0.5, 1.0) / square.clamp(min=1)
-    energy = torch.fft.rfft2(vorticity, norm="forward").abs().square() * weight.to(vorticity)
-    shell = (square.sqrt() + 0.5).floor().long().flatten().to(vorticity.device)
-    shells = vorticity.new_zeros(*vorticity.shape[:-2], int(shell.max()) + 1)
-    return shells.index_add_(-1, shell, energy.flatten(-2))[..., 1 : size // 2 + 1]
 
 
 def resample(x: Tensor, size: int) -> Tensor:

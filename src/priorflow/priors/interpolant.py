@@ -180,9 +180,8 @@ class Interpolant(nn.Module, StochasticInterpolant):
         """What the endpoint mean leaves unexplained, per component, or one number for all."""
         if not self.homogeneous:
             return self._root(s)
-        ends = self._root(s)[:, [0, -1]] if self.shape[1] % 2 == 0 else self._root(s)[:, [0]]
-        total = 2 * self._root(s).square().sum() - ends.square().sum()
-        return (total / math.prod(self.shape)).sqrt().expand(1, 1)
+        response = torch.fft.irfft2(self._root(s), s=self.shape)  # of C_s^(1/2) to one point
+        return response.norm().expand(1, 1)
 
     def colour(self, z: Tensor, s: float) -> Tensor:
         """C_s^(1/2) z, shape (…, \\*shape)."""

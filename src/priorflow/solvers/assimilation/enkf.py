@@ -33,6 +33,7 @@ from torch import Tensor
 from priorflow.operators.base import Operator
 from priorflow.priors.base import StateSpace, advance
 from priorflow.rng import Streams
+from priorflow.solvers.assimilation.ensemble import ensemble_size
 from priorflow.solvers.base import Posterior, require_finite
 
 
@@ -86,9 +87,7 @@ class EnsembleKalmanFilter:
             ValueError: The ensemble is smaller than `members` or than 2, or positions are missing.
             Diverged: A member, or its prediction of the observations, is not finite.
         """
-        size = members if self.ensemble is None else self.ensemble
-        if size < max(2, members):
-            raise ValueError(f"ensemble: value {size}, allowed: at least {max(2, members)}")
+        size = ensemble_size(self.ensemble, members)
         taper = None if self.localisation is None else tapers(self.localisation, operator, prior)
         history = prior.initial(size, rng)
         samples, previous = [], []

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from priorflow.operators.base import Operator, log_likelihood
 from priorflow.priors.base import StateSpace, advance
 from priorflow.rng import Streams
+from priorflow.solvers.assimilation.ensemble import ensemble_size
 from priorflow.solvers.base import Posterior, require_finite
 
 
@@ -93,9 +94,7 @@ class EnsembleScoreFilter:
             ValueError: The ensemble is smaller than `members` or than 2.
             Diverged: A sample is not finite.
         """
-        size = members if self.ensemble is None else self.ensemble
-        if size < max(2, members):
-            raise ValueError(f"ensemble: value {size}, allowed: at least {max(2, members)}")
+        size = ensemble_size(self.ensemble, members)
         history = prior.initial(size, rng)
         samples, previous = [], []
         for k in range(y.shape[1]):

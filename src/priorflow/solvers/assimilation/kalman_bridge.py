@@ -39,6 +39,7 @@ from priorflow.priors.base import StateSpace, advance
 from priorflow.priors.interpolant import StochasticInterpolant, last
 from priorflow.rng import Streams
 from priorflow.solvers.assimilation.enkf import kalman_increments, tapers
+from priorflow.solvers.assimilation.ensemble import ensemble_size
 from priorflow.solvers.base import Posterior, require_finite
 
 
@@ -91,9 +92,7 @@ class KalmanBridge:
             ValueError: The ensemble is smaller than `members` or than 2, or positions are missing.
             Diverged: A member is not finite.
         """
-        size = self.ensemble or members
-        if size < max(2, members):
-            raise ValueError(f"ensemble: value {size}, allowed: at least {max(2, members)}")
+        size = ensemble_size(self.ensemble, members)
         taper = None if self.localisation is None else tapers(self.localisation, operator, prior)
         noise_std = math.hypot(operator.noise_std, self.model_std)
         history = prior.initial(size, rng)

@@ -19,6 +19,7 @@ from priorflow.stages.figures.style import (
     look,
     panels,
     spaced,
+    span,
 )
 from priorflow.stages.figures.sweeps import curves, interval_bars, per_case, variants
 from priorflow.stages.vocabulary import measure
@@ -100,8 +101,7 @@ def draw(
         labels.append(f"truth ({truth:g})")
     for axis, name in zip(axes[0], (metric, second), strict=True):
         _finish(axis, name)
-    size = "–".join(map(str, sorted({min(cases), max(cases)})))
-    figure.suptitle(f"{results.label(task)}; {size} cases", fontsize=8)
+    figure.suptitle(f"{results.label(task)}; {span(cases)} cases", fontsize=8)
     legend_below(figure, handles, labels)
     return figure
 

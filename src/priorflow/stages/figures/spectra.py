@@ -26,6 +26,7 @@ from priorflow.stages.figures.style import (
     look,
     panels,
     plain_log,
+    span,
     wrapped,
 )
 from priorflow.stages.statistics import Estimate, pooled_ratio
@@ -96,8 +97,9 @@ def draw(
                 axis.axvline(wavenumber, **FORCED)
             if cutoff is not None:
                 axis.axvline(last, **CUTOFF)
-        span = "–".join(map(str, sorted({min(counts), max(counts)})))
-        above.set_title(wrapped(f"{results.label(task)}; {span} cases", 80 // len(results.tasks)))
+        above.set_title(
+            wrapped(f"{results.label(task)}; {span(counts)} cases", 80 // len(results.tasks))
+        )
         octaves = [2**i for i in range(int(np.log2(k[-1])) + 1)]
         below.set(xscale="log", xlabel="wavenumber k", xlim=(1, k[-1]))
         below.set_xticks(octaves, [f"{octave}" for octave in octaves])

@@ -26,12 +26,13 @@ __all__ = [
     "panels",
     "plain_log",
     "spaced",
+    "span",
     "wrapped",
 ]
 
 import textwrap
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
@@ -211,6 +212,11 @@ def spaced(axes: Axes, values: Sequence[float], axis: str = "x") -> None:
     if axis == "x" and np.diff(np.log(finite)).min() > np.log(finite[-1] / finite[0]) / 9:
         axes.set_xticks(finite, [f"{value:g}" for value in finite])
         axes.minorticks_off()
+
+
+def span(numbers: Collection[int]) -> str:
+    """The least and the greatest of some numbers, "20–50"; one number if they are the same."""
+    return "–".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
 def plain_log(axes: Axes) -> None:

@@ -17,6 +17,7 @@ from priorflow.stages.figures.style import (
     look,
     panels,
     plain_log,
+    span,
     wrapped,
 )
 from priorflow.stages.figures.sweeps import interval_bars, per_case
@@ -52,8 +53,7 @@ def draw(
             for axis, cost in zip(axes[:, j], costs, strict=True):
                 price = per_case(found, method, cost).mean() / states
                 axis.errorbar(price, value, lengths, **BARS, **_marker(method, results))
-        span = "–".join(map(str, sorted({min(counts), max(counts)})))
-        axes[0, j].set_title(wrapped(f"{results.label(task)}; {span} cases", 96 // columns))
+        axes[0, j].set_title(wrapped(f"{results.label(task)}; {span(counts)} cases", 96 // columns))
     plain_log(axes[0, 0])
     for row, cost in zip(axes, costs, strict=True):
         what = measure(cost)
