@@ -148,7 +148,7 @@ class Animation:
 
 
 def save(drawn: Figure | Animation, png: Path, svg: Path) -> None:
-    """Write a figure at its own size as PNG (200 dpi) and as SVG, the same bytes every time.
+    """Write a figure at its own size and resolution as PNG, and as SVG, the same bytes every time.
 
     Of an animation the PNG is animated, a format that reports and browsers show like any PNG, and
     the SVG is its last frame.
@@ -158,5 +158,5 @@ def save(drawn: Figure | Animation, png: Path, svg: Path) -> None:
         if isinstance(drawn, Animation):
             drawn.write(png)
         else:
-            drawn.savefig(png, dpi=200, metadata={"Software": None})
+            drawn.savefig(png, dpi="figure", metadata={"Software": None})
         drawn.figure.savefig(svg, metadata={"Date": None})

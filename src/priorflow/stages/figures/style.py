@@ -78,6 +78,7 @@ VARIANTS = {
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "figure.dpi": 200,  # as it is saved: text is wider than at 100, and a legend has to fit
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
