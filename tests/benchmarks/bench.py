@@ -73,7 +73,7 @@ def accuracy() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def batching(steps: int = 100) -> list[tuple[str, str, str, str]]:
+def batching(steps: int = 250) -> list[tuple[str, str, str, str]]:
     """FlowDAS on 64 cases at once against the same code case by case."""
     torch.set_num_threads(1)
     e = load_experiment("lorenz63", "laptop")
