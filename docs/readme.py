@@ -16,6 +16,7 @@ TASKS = {
     "lorenz63": ["long_x0", "known_x0", "unknown_x0"],
     "double_well": ["known_x0"],
     "damped_spring": ["d_4", "d_64"],
+    "navier_stokes": ["sr_32", "sr_16", "points_819", "points_256"],
 }
 COLUMNS = {"crps": "CRPS", "rmse_mean": "RMSE of mean", "spread_skill": "spread/skill"}
 

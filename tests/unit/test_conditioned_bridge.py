@@ -1,4 +1,4 @@
-"""The conditioned bridge against exact posteriors of Gaussian fields."""
+"""The conditioned bridge and that with an ensemble against exact posteriors of Gaussian fields."""
 
 import math
 
@@ -9,13 +9,18 @@ from priorflow.operators.fields import Downsample, Points
 from priorflow.priors.base import Known, StateSpace
 from priorflow.priors.interpolant import StochasticInterpolant, last
 from priorflow.rng import Streams
-from priorflow.solvers.assimilation.conditioned_bridge import ConditionedBridge, gain
+from priorflow.solvers.assimilation.conditioned_bridge import (
+    ConditionedBridge,
+    covariance,
+    gain,
+)
+from priorflow.solvers.assimilation.kalman_bridge import KalmanBridge
 from priorflow.solvers.base import Diverged
 
 SIZE, DECAY, CASES, MEMBERS = 4, 0.5, 3, 4000
 
 
-def covariance():
+def forecast_covariance():
     """Neighbours on the torus are alike: exp(-distance)."""
     axis = torch.arange(SIZE).float()
     places = torch.cartesian_prod(axis, axis)
@@ -30,7 +35,7 @@ class ExactField(StochasticInterpolant):
     shape = (SIZE, SIZE)
 
     def __init__(self, flaw=0.0):
-        self.spectrum = torch.fft.rfft2(covariance()[0].view(SIZE, SIZE)).real
+        self.spectrum = torch.fft.rfft2(forecast_covariance()[0].view(SIZE, SIZE)).real
         self.flaw = flaw
 
     def _filter(self, x, factor):
@@ -57,7 +62,7 @@ class ExactField(StochasticInterpolant):
 
 def exact(operator, y, x0):
     """Mean (cases, n) and covariance (n, n) of p(x1 | x0, y), by dense algebra."""
-    a, prior = operator(torch.eye(SIZE**2).view(-1, SIZE, SIZE)).flatten(1).T, covariance()
+    a, prior = operator(torch.eye(SIZE**2).view(-1, SIZE, SIZE)).flatten(1).T, forecast_covariance()
     gram = a @ prior @ a.T + operator.noise_std**2 * torch.eye(len(a))
     k = prior @ a.T @ torch.linalg.inv(gram)
     mean = DECAY * x0.flatten(1)
@@ -77,16 +82,28 @@ OPERATORS = [Points(SIZE, count=5, noise_std=0.1), Downsample(SIZE, 2, noise_std
 
 
 @pytest.mark.parametrize("operator", OPERATORS, ids=["points", "means"])
-@pytest.mark.parametrize("steps", [1, 2, 6])
-def test_samples_have_the_exact_posterior(operator, steps):
-    """At any number of levels: where nothing is observed, too."""
+@pytest.mark.parametrize(
+    ("solver", "sampled"),
+    [
+        (ConditionedBridge(1), 0),
+        (ConditionedBridge(2), 0),
+        (ConditionedBridge(6), 0),
+        (KalmanBridge(steps=1, levels=0), 0),
+        (KalmanBridge(steps=3, levels=0), 1),
+        (KalmanBridge(steps=3, levels=0, share=1.0, reach=0.9), 1),
+        (KalmanBridge(steps=2, levels=2, start=0.4), 1),
+    ],
+    ids=str,
+)
+def test_samples_have_the_exact_posterior(operator, solver, sampled):
+    """At any number of levels: where nothing is observed, too. A gain may be `sampled` itself."""
     x0, y, prior, rng = problem(operator, ExactField())
-    samples = ConditionedBridge(steps)(y.unsqueeze(1), operator, prior, rng, MEMBERS).samples
+    samples = solver(y.unsqueeze(1), operator, prior, rng, MEMBERS).samples
     assert samples.shape == (CASES, MEMBERS, 1, SIZE, SIZE)
     mean, posterior = exact(operator, y, x0)
     draws = samples.flatten(2)
     error = (draws.mean(1) - mean) / (posterior.diagonal() / MEMBERS).sqrt()
-    assert error.abs().max() < 4.5
+    assert error.abs().max() < 4.5 * (1 + sampled)
     allowed = 6 * posterior.diagonal().max() / math.sqrt(MEMBERS)
     for case in draws:
         assert (torch.cov(case.T) - posterior).abs().max() < allowed
@@ -96,14 +113,53 @@ def test_the_gain_is_that_of_dense_algebra():
     operator, transition, s = OPERATORS[1], ExactField(), 0.3
     _, beta, sigma = transition.coefficients(s)
     prior = torch.linalg.inv(
-        torch.linalg.inv(covariance()) + beta**2 / (s * sigma**2) * torch.eye(SIZE**2)
+        torch.linalg.inv(forecast_covariance()) + beta**2 / (s * sigma**2) * torch.eye(SIZE**2)
     )
     a = operator(torch.eye(SIZE**2).view(-1, SIZE, SIZE)).flatten(1).T
     gram = a @ prior @ a.T + operator.noise_std**2 * torch.eye(len(a))
     expected = torch.linalg.inv(gram) @ a @ prior
     torch.testing.assert_close(
-        gain(transition, operator, torch.zeros(2, 2), s), expected, atol=1e-5, rtol=1e-4
+        gain(operator, covariance(transition, operator, torch.zeros(2, 2), s)),
+        expected,
+        atol=1e-5,
+        rtol=1e-4,
     )
+
+
+class Flawed(ExactField):
+    """Its endpoint is right from s = 0.5 on, and biased before."""
+
+    def endpoint(self, x, s, history):
+        return super().endpoint(x, s, history) + (0.3 if s < 0.5 else 0.0)
+
+
+def test_purification_mends_a_biased_forecast():
+    """Between observed points; a late level keeps most of the update, an early one less."""
+    operator = OPERATORS[0]
+    x0, y, prior, rng = problem(operator, Flawed())
+    mean, _ = exact(operator, y, x0)
+
+    def bias(levels, start):
+        solver = KalmanBridge(steps=2, reach=0.4, levels=levels, start=start)
+        samples = solver(y.unsqueeze(1), operator, prior, rng, members=1000).samples
+        return float((samples.flatten(2).mean(1) - mean).square().mean().sqrt())
+
+    plain, late, early = bias(0, 0.0), bias(1, 0.9), bias(1, 0.5)
+    assert plain > 0.1
+    assert early < 0.5 * plain < late < plain
+
+
+def test_only_the_reported_members_are_purified_at_the_end():
+    operator = OPERATORS[0]
+    _, y, prior, rng = problem(operator, ExactField())
+    calls = []
+    endpoint = prior.transition.endpoint
+    prior.transition.endpoint = lambda x, s, h: calls.append((s, x.shape[1])) or endpoint(x, s, h)
+    solver = KalmanBridge(steps=2, reach=0.5, ensemble=12, levels=2, start=0.5)
+    posterior = solver(torch.stack((y, y), 1), operator, prior, rng, members=4)
+    assert posterior.samples.shape == (CASES, 4, 2, SIZE, SIZE)
+    first = [(0.0, 12), (0.5, 12)]
+    assert calls == [*first, (0.5, 12), (0.75, 12), *first, (0.5, 4), (0.75, 4)]
 
 
 def test_a_filter_goes_on_from_its_own_states():
@@ -126,9 +182,18 @@ def test_divergence_names_the_case():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"steps": 0}, "steps: value 0"), ({"power": 0.0}, "power: value 0.0")],
+    ("solver", "settings", "message"),
+    [
+        (ConditionedBridge, {"steps": 0}, "steps: value 0"),
+        (ConditionedBridge, {"power": 0.0}, "power: value 0.0"),
+        (KalmanBridge, {"steps": 0}, "steps: value 0"),
+        (KalmanBridge, {"ensemble": 1}, "ensemble: value 1"),
+        (KalmanBridge, {"share": 1.5}, "share: value 1.5"),
+        (KalmanBridge, {"reach": 1.0}, "reach: value 1.0"),
+        (KalmanBridge, {"start": 1.0}, "start: value 1.0"),
+        (KalmanBridge, {"levels": -1}, "levels: value -1"),
+    ],
 )
-def test_bad_settings_are_refused(settings, message):
+def test_bad_settings_are_refused(solver, settings, message):
     with pytest.raises(ValueError, match=message):
-        ConditionedBridge(**settings)
+        solver(**settings)

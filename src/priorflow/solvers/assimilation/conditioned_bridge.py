@@ -1,16 +1,17 @@
 """FlowDAS without its SDE, for linear observations: the endpoint is conditioned in closed form.
 
-For every observation y_k = A x_k + γ η the bridge of the interpolant is walked from X_0 = x_{k-1}
+For every observation y_k = A x_k + γ η, levels s of the interpolant are walked from X_0 = x_{k-1}
 to X_1 = x_k. With the endpoint law p(x1 | X_s, x0) = N(m, C_s), which a network and its residuals
 on validation data give, the endpoint given y is Gaussian, too. At every level s it is drawn by
-Matheron's rule and the bridge goes on to the next level u, without step-size error:
+Matheron's rule and noised again to the next level u, without step-size error:
 
     z0 = m + C_s^(1/2) z,    x1 = z0 + K_s (y + γ η' - A z0),    K_s = C_s Aᵀ (A C_s Aᵀ + γ² I)⁻¹,
-    X_u = α_u x0 + β_u x1 + σ_u W_u,    W_u = W_s + N(0, u - s).
+    X_u = α_u x0 + β_u x1 + σ_u √u z'.
 
-Since y tells nothing of X_u once x1 is given, (X_u, x1) then is a draw of p(X_u, x1 | x0, y), and
-so on by induction: the last x1 has the law p(x_k | x_{k-1}, y_k) wherever the endpoint law is
-right. What the levels are for: N(m, C_0) is poor; N(m, C_s) gets better and narrower as s grows.
+If x1 has the law p(x_k | x_{k-1}, y_k), then so has every later one, wherever the endpoint law is
+right: y tells nothing of X_u once x1 is given. What the levels are for: N(m, C_0) is poor, and
+N(m, C_s) gets better and narrower as s grows. Noise drawn afresh, instead of the bridge from X_s to
+X_u, forgets what earlier levels got wrong (DAPS).
 
 C_s is that of `Interpolant`: for homogeneous fields diagonal in Fourier space, so that K_s is the
 optimal interpolation of the residuals and carries a correction from where A looks to what lies
@@ -21,10 +22,11 @@ References:
     | FlowDAS (Chen et al., 2025), arXiv 2501.16642
     | Efficiently Sampling Functions from Gaussian Process Posteriors (Wilson et al., 2020),
       arXiv 2002.09309: Matheron's rule
+    | Decoupled Annealing Posterior Sampling (Zhang et al., 2025), section 3, arXiv 2407.01521
     | Objective Analysis of Meteorological Fields (Gandin, 1963): optimal interpolation
 """
 
-__all__ = ["ConditionedBridge"]
+__all__ = ["ConditionedBridge", "condition", "covariance", "gain", "noised"]
 
 import math
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class ConditionedBridge:
     """Draw x_k given x_{k-1} and y_k, member by member: y_k never weighs x_{k-1}.
 
     Attributes:
-        steps: N, levels of the bridge, and network calls of a member, for each observation.
+        steps: N, levels, and network calls of a member, for each observation.
         power: The levels are s_i = 1 - (1 - i / N)^power: beyond 1 they crowd towards s = 1.
     """
 
@@ -68,38 +70,70 @@ class ConditionedBridge:
         """
         transition = prior.transition
         levels = [1 - (1 - i / self.steps) ** self.power for i in range(self.steps)]
-        gains = [gain(transition, operator, y[0, 0], s) for s in levels]
+        gains = [gain(operator, covariance(transition, operator, y[0, 0], s)) for s in levels]
         history = prior.initial(members, rng)
         states = []
         for k in range(y.shape[1]):
-            x0 = x = x1 = last(history, transition.shape)
-            for i, s in enumerate(levels):
-                if i > 0:
-                    z = rng.normal(*x.shape[1:]).to(x)
-                    x = transition.bridge(x, x1, levels[i - 1], s, x0, z)
-                z = rng.normal(*x.shape[1:]).to(x)
-                x1 = transition.endpoint(x, s, history) + transition.colour(z, s)
-                noise = operator.noise_std * rng.normal(members, *y.shape[2:]).to(y)
-                innovation = y[:, k, None] + noise - operator(x1)
-                x1 = x1 + (innovation.flatten(2) @ gains[i]).view_as(x1)
-            require_finite(x1, k)
-            history = advance(history, x1)
-            states.append(x1)
+            x = x0 = last(history, transition.shape)
+            for s, k_s in zip(levels, gains, strict=True):
+                if s > 0:
+                    x = noised(x, x0, s, transition, rng)
+                z0 = transition.endpoint(x, s, history)
+                z0 = z0 + transition.colour(rng.normal(*x.shape[1:]).to(x), s)
+                x = condition(z0, y[:, k, None], operator, k_s, rng)
+            require_finite(x, k)
+            history = advance(history, x)
+            states.append(x)
         return Posterior(torch.stack(states, dim=2))
 
 
-def gain(
+def noised(
+    x1: Tensor, x0: Tensor, s: float, transition: StochasticInterpolant, rng: Streams
+) -> Tensor:
+    """A draw of X_s given both ends, α_s x0 + β_s x1 + σ_s √s z: (cases, members, \\*shape)."""
+    alpha, beta, sigma = transition.coefficients(s)
+    z = rng.normal(*x1.shape[1:]).to(x1)
+    return alpha * x0 + beta * x1 + sigma * math.sqrt(s) * z
+
+
+def condition(
+    z0: Tensor, y: Tensor, operator: LinearOperator, gain: Tensor, rng: Streams
+) -> Tensor:
+    """Matheron's rule: z0 + K (y + γ η - A z0) for z0 (cases, members, \\*shape).
+
+    Args:
+        y: Observations, shape (cases, 1, \\*obs).
+        gain: Kᵀ, shape (observations, components), with or without the cases in front.
+    """
+    noise = rng.normal(z0.shape[1], *y.shape[2:]).to(y)
+    innovation = y + operator.noise_std * noise - operator(z0)
+    return z0 + (innovation.flatten(2) @ gain).view_as(z0)
+
+
+def covariance(
     transition: StochasticInterpolant, operator: LinearOperator, y: Tensor, s: float
 ) -> Tensor:
-    """K_sᵀ, shape (observations, components of a state).
+    """A C_s, shape (observations, \\*shape).
 
     Args:
         y: One observation, for its shape and its device.
     """
     size = y.numel()
     rows = operator.adjoint(torch.eye(size).to(y).view(size, *y.shape))
-    rows = transition.colour(transition.colour(rows, s), s)
-    gram = operator(rows).flatten(1).double()  # its condition is a squared signal-to-noise ratio
-    gram = gram + operator.noise_std**2 * torch.eye(size).to(gram)
-    factor = torch.linalg.cholesky(gram)
-    return torch.cholesky_solve(rows.flatten(1).double(), factor).to(y)
+    return transition.colour(transition.colour(rows, s), s)
+
+
+def gain(operator: LinearOperator, rows: Tensor, anomalies: Tensor | None = None) -> Tensor:
+    """Kᵀ = (A P Aᵀ + γ² I)⁻¹ A P, shape (…, observations, components of a state).
+
+    Args:
+        rows: A C, shape (observations, \\*shape), of P = C, or of P = C + Mᵀ M with
+        anomalies: M, shape (cases, members, \\*shape).
+    """
+    gram, ap = operator(rows).flatten(1), rows.flatten(1)
+    if anomalies is not None:
+        seen = operator(anomalies).flatten(2)
+        gram, ap = gram + seen.mT @ seen, ap + seen.mT @ anomalies.flatten(2)
+    gram = gram.double()  # its condition is a squared signal-to-noise ratio
+    gram = gram + operator.noise_std**2 * torch.eye(len(rows)).to(gram)
+    return torch.cholesky_solve(ap.double(), torch.linalg.cholesky(gram)).to(rows)
