@@ -114,6 +114,7 @@ def _observe(c: Config, e: Experiment, task: str, data: Path, split: str, cases:
         start=t.start,
         context=max((m.context for m in e.models.values()), default=1),
         rollout=t.rollout,
+        past=t.initial != "none",
         names=(e.name, task, split),
         seed=c.seed,
         base=e.base,

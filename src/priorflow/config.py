@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from priorflow.components import BadInput, check
 
@@ -85,7 +85,7 @@ class Data(Strict):
     """The trajectories that are simulated."""
 
     trajectories: int = Field(1024, ge=3, description="Trajectories, all splits together.")
-    steps: int = Field(1024, ge=2, description="States per trajectory.")
+    steps: int = Field(1024, ge=1, description="States per trajectory; 1 for pictures.")
     burn_in: int = Field(0, ge=0, description="Transitions dropped before the first state.")
     split: tuple[float, float, float] = Field(
         (0.8, 0.1, 0.1), description="Shares of training, validation and test trajectories."
@@ -104,13 +104,14 @@ class Data(Strict):
 
 
 class Task(Strict):
-    """One assimilation problem: what is observed, for how long, and what is known before."""
+    """One problem: what is observed, for how long, and what is known before."""
 
     operator: Spec = Field(description="The operator: `class` and its arguments.")
     steps: int = Field(15, ge=1, description="Observed states per case.")
-    initial: Literal["known", "climate"] = Field(
+    initial: Literal["known", "climate", "none"] = Field(
         "known",
-        description="`known`: the true past is given; `climate`: a draw of the initial law.",
+        description="`known`: the true past is given; `climate`: a draw of the initial law; "
+        "`none`: pictures without a past, each of which is restored alone.",
     )
     start: int = Field(0, ge=0, description="Index of the first state of the window.")
     rollout: bool = Field(
@@ -127,9 +128,15 @@ class Task(Strict):
         if "class" not in spec:
             raise ValueError("class: missing, name the operator as package.module:Name")
         noise = spec.get("noise_std", 1)
-        if not isinstance(noise, int | float) or not noise > 0:
-            raise ValueError(f"noise_std: {noise} is not allowed, it must be a positive number")
+        if not isinstance(noise, int | float) or not noise >= 0:
+            raise ValueError(f"noise_std: {noise} is not allowed, it must not be negative")
         return spec
+
+    @model_validator(mode="after")
+    def _certain(self) -> "Task":
+        if self.initial != "none" and self.operator.get("noise_std") == 0:
+            raise ValueError("operator.noise_std: 0 is not allowed, it must be a positive number")
+        return self
 
 
 class Training(Strict):
@@ -158,7 +165,7 @@ class Model(Strict):
     prior: Spec = Field(description="The prior: `class` and its arguments.")
     network: Spec | None = Field(None, description="The network inside it.")
     training: Training = Field(Training(), description="How it is trained.")
-    context: int = Field(1, ge=1, description="Past states that the model sees.")
+    context: int = Field(1, ge=0, description="Past states that the model sees; 0 for pictures.")
 
     @property
     def learned(self) -> bool:

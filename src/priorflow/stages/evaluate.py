@@ -13,6 +13,7 @@ from priorflow import store
 from priorflow.components import build, load
 from priorflow.metrics.base import Case
 from priorflow.stages.cost import Cost
+from priorflow.stages.observe import operator_of
 from priorflow.stages.progress import log
 from priorflow.systems.base import Standardised
 
@@ -36,11 +37,13 @@ def measure(
         base: The folder of the experiment file.
     """
     matching = observations.isel(case=slice(posterior.sizes["case"]))
+    system = Standardised(build(run["system"], base))
+    rows = matching.trajectory.values.tolist()
     case = Case(
         truth=matching.truth,
         y=matching.y,
-        operator=build(run["operator"], base),
-        system=Standardised(build(run["system"], base)),
+        operator=operator_of(run["operator"], system, base, rows),
+        system=system,
     )
     parts = []
     for name, spec in metrics.items():

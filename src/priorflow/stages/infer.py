@@ -18,6 +18,7 @@ from priorflow.rng import Streams
 from priorflow.solvers.base import Diverged, Posterior
 from priorflow.stages.cost import Cost
 from priorflow.stages.models import build_prior, restore
+from priorflow.stages.observe import operator_of
 from priorflow.stages.progress import log, track
 from priorflow.stages.simulate import part
 from priorflow.systems.base import Standardised
@@ -50,16 +51,16 @@ def sample(
 
     Returns:
         state (case, member, time, \\*space), perhaps `previous` of the same dimensions, diagnostics
-        (case, time, …), and the cost per case and member.
+        (case, time, …), and the cost per case and member; pictures have no time.
     """
     device = _device(device)
     cost = Cost()
     solver = build(run["solver"], base)
     system = Standardised(build(run["system"], base))
-    operator = cost.operator(build(run["operator"], base), system.shape)
     prior = build_prior(model, cost.simulator(system), base)
     if model["network"] is not None:
         prior = restore(prior, weights).to(device)
+    if hasattr(prior, "network"):
         cost.network(prior.network)
     results, counts, seconds = [], [], []
     names = (run["experiment"], run["task"], run["method"])
@@ -68,18 +69,15 @@ def sample(
         index = [min(i, cases.stop - 1) for i in range(first, first + run["block"])]
         block = observations.isel(case=index)
         rng = Streams(run["seed"], *names, cases=index, device=device)
-        initial = Climate(system.initial)
-        if run["initial"] == "known":
-            history = _tensor(block.history, device)[:, -model["context"] :]
-            initial = Known(history)
+        operator = operator_of(run["operator"], system, base, block.trajectory.values.tolist())
         cost.counts.clear()
         begin = time.perf_counter()
         try:
             with torch.no_grad():  # a solver that needs gradients asks for them
                 posterior = solver(
                     _tensor(block.y, device),
-                    operator,
-                    StateSpace(initial, prior, system.positions, system.period),
+                    cost.operator(operator, system.shape),
+                    _prior(run, model, prior, system, block, device),
                     rng,
                     members=run["members"],
                 )
@@ -128,9 +126,26 @@ def infer(
     store.write(dataset, output)
 
 
+def _prior(
+    run: Mapping[str, Any],
+    model: Mapping[str, Any],
+    prior: Any,
+    system: Standardised,
+    block: xr.Dataset,
+    device: torch.device,
+) -> Any:
+    """What a solver is given: the prior of a picture, or of a trajectory with its beginning."""
+    if run["initial"] == "none":
+        return prior
+    initial = Climate(system.initial)
+    if run["initial"] == "known":
+        initial = Known(_tensor(block.history, device)[:, -model["context"] :])
+    return StateSpace(initial, prior, system.positions, system.period)
+
+
 def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> xr.Dataset:
     dims = ("case", "member", *observations.truth.dims[1:])
-    time = dims[2]
+    time = next((str(d) for d in dims if d in ("time", "lead")), None)
 
     def join(tensors: list[torch.Tensor]) -> np.ndarray:
         return torch.cat(tensors)[: len(cases)].cpu().numpy()
@@ -140,9 +155,11 @@ def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> 
         arrays["previous"] = (dims, join([p.previous for p in parts]).astype("float32"))
     for name in parts[0].diagnostics:
         values = join([p.diagnostics[name] for p in parts]).astype("float32")
-        extra = [f"{name}_{i}" for i in range(values.ndim - 2)]
-        arrays[name] = (("case", time, *extra), values)
-    return xr.Dataset(arrays, coords={"case": list(cases), time: observations[time]})
+        lead = ("case",) if time is None else ("case", time)
+        extra = [f"{name}_{i}" for i in range(values.ndim - len(lead))]
+        arrays[name] = ((*lead, *extra), values)
+    coordinates = {} if time is None else {time: observations[time]}
+    return xr.Dataset(arrays, coords={"case": list(cases), **coordinates})
 
 
 def _tensor(array: xr.DataArray, device: torch.device) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Observe: the cases of a task, with the observations that all methods share."""
 
-__all__ = ["observe"]
+__all__ = ["observe", "operator_of"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,21 @@ import xarray as xr
 from priorflow import store
 from priorflow.components import build
 from priorflow.rng import Streams
+
+
+def operator_of(
+    spec: Mapping[str, Any], system: Any, base: Path, rows: Sequence[int] | None = None
+) -> Any:
+    """The operator of a task; it is told the shape of a state, if it asks for it.
+
+    Args:
+        spec: The operator's component.
+        system: The system, for its shape.
+        base: The folder of the experiment file.
+        rows: Trajectories, for an operator that differs between them: one that has `at`.
+    """
+    operator = build(spec, base, shape=tuple(system.shape))
+    return operator.at(rows) if rows is not None and hasattr(operator, "at") else operator
 
 
 def observe(
@@ -28,6 +43,7 @@ def observe(
     seed: int,
     base: Path,
     rollout: bool = False,
+    past: bool = True,
 ) -> xr.Dataset:
     """Observations of the first `cases` trajectories of a split.
 
@@ -44,13 +60,16 @@ def observe(
         seed: The master seed.
         base: The folder of the experiment file.
         rollout: Whether the time axis is called `lead`, which metrics do not average over.
+        past: Whether states have a past; pictures have none, and no time axis either.
 
     Returns:
         y (case, time or lead, \\*obs), truth (case, time or lead, \\*space), history (case, past,
         \\*space), and the index of each case's trajectory.
     """
-    built = build(operator, base)
-    shape = tuple(build(system, base).shape)
+    whole = build(system, base)
+    if not past:
+        return _pictures(data, operator, whole, cases, names, seed, base)
+    built, shape = operator_of(operator, whole, base), tuple(whole.shape)
     first = start - context + 1
     if first < 0:
         raise ValueError(f"start: {start} leaves less than the {context} states of context")
@@ -69,10 +88,45 @@ def observe(
             "trajectory": ("case", window.trajectory.values),
         },
         coords={"case": np.arange(len(y)), time: np.arange(1, steps + 1)},
-        attrs={
-            "operator": str(dict(operator)),
-            "noise_std": float(built.noise_std),
-            "seed": seed,
-            **{key: window.attrs[key] for key in ("dt", "mean", "std", "natural_units")},
-        },
+        attrs=_attributes(window, operator, built, seed),
     )
+
+
+def _pictures(
+    data: Path,
+    operator: Mapping[str, Any],
+    system: Any,
+    cases: int,
+    names: tuple[str, ...],
+    seed: int,
+    base: Path,
+) -> xr.Dataset:
+    """y (case, \\*obs) and truth (case, \\*space)."""
+    window = store.read(data).isel(trajectory=slice(cases), time=0)
+    rows = window.trajectory.values.tolist()
+    truth = torch.from_numpy(np.ascontiguousarray(window.state.values))
+    built = operator_of(operator, system, base, rows)
+    clean = built(truth.unsqueeze(1)).squeeze(1)
+    y = clean + built.noise_std * Streams(seed, *names, "observe", cases=rows).normal(
+        *clean.shape[1:]
+    )
+    return xr.Dataset(
+        {
+            "y": (("case", *(f"obs_{i}" for i in range(y.ndim - 1))), y.numpy()),
+            "truth": (("case", *window.state.dims[1:]), truth.numpy()),
+            "trajectory": ("case", rows),
+        },
+        coords={"case": np.arange(len(y))},
+        attrs=_attributes(window, operator, built, seed),
+    )
+
+
+def _attributes(
+    window: xr.Dataset, operator: Mapping[str, Any], built: Any, seed: int
+) -> dict[str, Any]:
+    return {
+        "operator": str(dict(operator)),
+        "noise_std": float(built.noise_std),
+        "seed": seed,
+        **{key: window.attrs[key] for key in ("dt", "mean", "std", "natural_units")},
+    }

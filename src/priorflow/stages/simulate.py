@@ -1,4 +1,4 @@
-"""Simulate: trajectories of a system, one shard of a split at a time."""
+"""Simulate: trajectories of a system, or pictures of an archive, one shard of a split at a time."""
 
 __all__ = ["SPACE", "part", "simulate"]
 
@@ -38,7 +38,8 @@ def simulate(
     """Write the trajectories `rows` in natural units: state (trajectory, time, \\*space).
 
     Args:
-        system: The system's component.
+        system: The system's component. An archive has `read(rows)` in the place of a law: pictures
+            (rows, *shape), which are trajectories of one state.
         rows: Indices of the trajectories; each draws from a stream of its own.
         output: The store to write.
         steps: States per trajectory.
@@ -48,6 +49,9 @@ def simulate(
         base: The folder of the experiment file.
     """
     built = build(system, base)
+    if hasattr(built, "read"):
+        _write(built.read(rows).unsqueeze(1), built, system, rows, output, seed)
+        return
     rng = Streams(seed, *names, cases=rows)
     x = built.initial(1, rng)
     states = torch.empty(len(rows), steps, *built.shape)
@@ -61,6 +65,17 @@ def simulate(
             )
         if k >= 0:
             states[:, k] = x[:, 0]
+    _write(states, built, system, rows, output, seed)
+
+
+def _write(
+    states: torch.Tensor,
+    built: Any,
+    system: Mapping[str, Any],
+    rows: range,
+    output: Path,
+    seed: int,
+) -> None:
     dims = ("trajectory", "time", *SPACE[len(built.shape)])
     dataset = xr.Dataset(
         {"state": (dims, states.numpy(), {"units": built.units})},

@@ -41,8 +41,9 @@ def tune(
     for run, grid, model, weights in jobs:
         for values in product(*grid.values()):
             setting = dict(zip(grid, values, strict=True))
-            trial = dict(run) | {"solver": {**run["solver"], **setting}}
             cases = range(min(run["cases"], observations[run["task"]].sizes["case"]))
+            trial = dict(run) | {"solver": {**run["solver"], **setting}}
+            trial["block"] = min(run["block"], len(cases))
             row = {"task": run["task"], "method": run["method"], "setting": str(setting)}
             try:
                 posterior = sample(
