@@ -240,6 +240,10 @@ def evaluate(
                 e.run(m, task, c.seed).model_dump(),
                 results / "observations" / f"{task}.zarr",
                 [results / name for name in posterior_names(e, m, task, shards)],
+                {
+                    other: [results / name for name in posterior_names(e, other, task, shards)]
+                    for other in e.references(m)
+                },
             )
             for m, task in runs
         ],
@@ -379,10 +383,11 @@ def tune(
 ) -> None:
     """Try the grid of each method on validation cases; never on test cases.
 
-    Writes tuning.csv beside the tables and prints the best setting by CRPS. The experiment file is
-    left as it is: settings are chosen by a person.
+    Writes tuning.csv beside the tables and prints the best setting by the first metric that ranks
+    (CRPS, if there is one). The experiment file is left as it is: settings are chosen by a person.
     """
     from priorflow.stages.tune import tune
+    from priorflow.stages.vocabulary import RANKING
 
     c = _config(config, overrides)
     for name in experiments or c.experiments:
@@ -397,6 +402,8 @@ def tune(
             for t in e.tasks_of(m)
             if e.methods[m].tune and m in (method or [m]) and t in (task or [t])
         ]
+        ranks = [*RANKING, *e.metrics]
+        judging = {name: spec for name, spec in e.metrics.items() if "exact" not in spec}
         tune(
             [
                 (
@@ -409,7 +416,7 @@ def tune(
                 for m, t in jobs
             ],
             {t: _observe(c, e, t, valid, "valid", cases) for t in {t for _, t in jobs}},
-            {name: e.metrics[name] for name in ("crps", "rmse_mean", "spread_skill")},
+            dict(sorted(judging.items(), key=lambda item: ranks.index(item[0]))),
             folder / "tables" / "tuning.csv",
             device=c.device,
             base=e.base,

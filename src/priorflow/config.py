@@ -257,7 +257,9 @@ class Experiment(Strict):
     models: dict[str, Model] = {}
     methods: dict[str, Method]
     ablations: dict[str, Ablation] = {}
-    metrics: dict[str, Spec] = Field(description="The metrics, by name.")
+    metrics: dict[str, Spec] = Field(
+        description="The metrics, by name. `exact` names the method whose posterior one is given."
+    )
     figures: dict[str, Figure] = {}
     block: int = Field(16, ge=1, description="Cases that are computed together.")
     floor: str = Field("forecast", description="The method that ignores the observations.")
@@ -267,6 +269,11 @@ class Experiment(Strict):
         """The tasks that a method runs on."""
         chosen = self.methods[method].tasks
         return list(self.tasks) if chosen is None else list(chosen)
+
+    def references(self, method: str) -> list[str]:
+        """The methods whose posteriors the metrics of a method compare with: what `exact` names."""
+        named = dict.fromkeys(spec["exact"] for spec in self.metrics.values() if "exact" in spec)
+        return [name for name in named if name != method]
 
     def table_methods(self) -> list[str]:
         """The methods of the table, without those of the ablations."""
@@ -585,7 +592,10 @@ def _check_names(experiment: Experiment, path: Path) -> None:
             _known(path, f"figures.{name}.models", model, e.models)
         if figure.ablation:
             _known(path, f"figures.{name}.ablation", figure.ablation, e.ablations)
-    longest = max(task.start + task.steps for task in e.tasks.values()) + 1
+    for name, metric in e.metrics.items():
+        if "exact" in metric:
+            _known(path, f"metrics.{name}.exact", metric["exact"], e.methods)
+    longest = max(t.start + t.steps + 1 if t.initial != "none" else 1 for t in e.tasks.values())
     if longest > e.data.steps:
         raise BadInput(f"{path}: data.steps: {e.data.steps} is too short, a task needs {longest}")
     for name, task in e.tasks.items():

@@ -148,7 +148,12 @@ def posterior_key(name, method, task):
 @cache
 def metrics_key(name, methods):
     e = EXPERIMENTS[name]
-    keys = [posterior_key(name, m, task) for m in methods for task in e.tasks_of(m)]
+    keys = [
+        posterior_key(name, other, task)
+        for m in methods
+        for task in e.tasks_of(m)
+        for other in (m, *e.references(m))
+    ]
     targets = [spec["class"] for spec in e.metrics.values()]
     targets += [t.operator["class"] for t in e.tasks.values()] + [e.system["class"]]
     libraries = ("numpy", "pandas", "xarray", "scores", "pot")

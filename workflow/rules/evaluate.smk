@@ -8,15 +8,22 @@ def judged_methods(wildcards):
 
 def judged(wildcards):
     name = wildcards.experiment
-    return [
+    e = EXPERIMENTS[name]
+    paths = [
         path
         for method in judged_methods(wildcards)
-        for task in EXPERIMENTS[name].tasks_of(method)
+        for task in e.tasks_of(method)
         for path in (
             f"{ROOT}/{name}/observations/{task}.zarr",
             *posteriors(name, method, task),
+            *(
+                p
+                for other in e.references(method)
+                for p in posteriors(name, other, task)
+            ),
         )
     ]
+    return list(dict.fromkeys(paths))
 
 
 rule evaluate:

@@ -26,6 +26,7 @@ def measure(
     run: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
     base: Path,
+    references: Mapping[str, xr.Dataset] | None = None,
 ) -> pd.DataFrame:
     """All metrics of one posterior, as rows with the columns of `COLUMNS`.
 
@@ -35,6 +36,8 @@ def measure(
         run: A `priorflow.config.Run` as a mapping.
         metrics: The metrics' components by name.
         base: The folder of the experiment file.
+        references: Posteriors of other methods, for metrics with `exact: method`; its own one is
+            that of the method itself.
     """
     matching = observations.isel(case=slice(posterior.sizes["case"]))
     system = Standardised(build(run["system"], base))
@@ -48,6 +51,9 @@ def measure(
     parts = []
     for name, spec in metrics.items():
         settings = {key: value for key, value in spec.items() if key != "class"}
+        if "exact" in settings:
+            exact = (references or {}).get(settings["exact"], posterior)
+            settings["exact"] = exact.isel(case=slice(posterior.sizes["case"]))
         values = load(spec["class"], base)(posterior, case, **settings)
         frame = values.rename("value").to_dataframe().reset_index()
         parts.append(frame.assign(metric=name))
@@ -61,7 +67,7 @@ def measure(
 
 
 def evaluate(
-    pairs: Sequence[tuple[Mapping[str, Any], Path, Sequence[Path]]],
+    pairs: Sequence[tuple[Mapping[str, Any], Path, Sequence[Path], Mapping[str, Sequence[Path]]]],
     metrics: Mapping[str, Mapping[str, Any]],
     output: Path,
     timing: Path,
@@ -70,19 +76,28 @@ def evaluate(
     """Evaluate a method on its tasks.
 
     Args:
-        pairs: Per task the run, the observations and the shards of the posterior.
+        pairs: Per task the run, the observations, the shards of the posterior, and those of other
+            methods by name.
         metrics: The metrics' components by name.
         output: The Parquet file of everything that is reproducible to the last digit.
         timing: The Parquet file of the seconds, which are not.
         base: The folder of the experiment file.
     """
     tables = []
-    for run, observations, shards in pairs:
+    for run, observations, shards, others in pairs:
         log(f"evaluate: {run['method']} on {run['task']}")
-        posterior = xr.concat([store.read(path) for path in shards], dim="case").load()
-        tables.append(measure(posterior, store.read(observations).load(), run, metrics, base))
+        references = {name: _joined(paths) for name, paths in others.items()}
+        tables.append(
+            measure(
+                _joined(shards), store.read(observations).load(), run, metrics, base, references
+            )
+        )
     table = pd.concat(tables, ignore_index=True)
     timed = table.metric == "seconds"
     for path, rows in ((output, table[~timed]), (timing, table[timed])):
         path.parent.mkdir(parents=True, exist_ok=True)
         rows.reset_index(drop=True).to_parquet(path, index=False)
+
+
+def _joined(shards: Sequence[Path]) -> xr.Dataset:
+    return xr.concat([store.read(path) for path in shards], dim="case").load()

@@ -14,6 +14,7 @@ from priorflow.components import BadInput
 from priorflow.stages.evaluate import measure
 from priorflow.stages.infer import sample
 from priorflow.stages.progress import log
+from priorflow.stages.vocabulary import measure as measure_of
 
 Job = tuple[Mapping[str, Any], Mapping[str, Sequence[Any]], Mapping[str, Any], Path]
 
@@ -70,6 +71,8 @@ def tune(
         table = pd.concat([old[kept], table], ignore_index=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(output, index=False, float_format="%.5g")
-    ranked = table.sort_values(next(iter(metrics))).groupby(["task", "method"], sort=True)
+    first = next(iter(metrics))
+    up = measure_of(first).direction != "higher"
+    ranked = table.sort_values(first, ascending=up).groupby(["task", "method"], sort=True)
     for (task, method), group in ranked:
-        log(f"best by {next(iter(metrics))}: {method} on {task}: {group.iloc[0].setting}")
+        log(f"best by {first}: {method} on {task}: {group.iloc[0].setting}")
