@@ -463,6 +463,9 @@ def ship(
         e = load_experiment(name, "laptop")
         for model in (m for m in e.models if e.models[m].learned):
             source = Path(c.results) / "laptop" / e.name / "models" / model
+            if not (source / "weights.safetensors").is_file():
+                print(f"not trained: {e.name}/{model}")
+                continue
             (target / e.name / model).mkdir(parents=True, exist_ok=True)
             for file in ("weights.safetensors", "config.json", "metrics.csv"):
                 shutil.copyfile(source / file, target / e.name / model / file)
