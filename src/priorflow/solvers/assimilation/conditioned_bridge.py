@@ -26,7 +26,7 @@ References:
     | Objective Analysis of Meteorological Fields (Gandin, 1963): optimal interpolation
 """
 
-__all__ = ["ConditionedBridge", "condition", "covariance", "gain", "noised"]
+__all__ = ["ConditionedBridge", "Gain", "condition", "covariance", "noised"]
 
 import math
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class ConditionedBridge:
         """
         transition = prior.transition
         levels = [1 - (1 - i / self.steps) ** self.power for i in range(self.steps)]
-        gains = [gain(operator, covariance(transition, operator, y[0, 0], s)) for s in levels]
+        gains = [Gain.of(operator, covariance(transition, operator, y[0, 0], s)) for s in levels]
         history = prior.initial(members, rng)
         states = []
         for k in range(y.shape[1]):
@@ -96,18 +96,49 @@ def noised(
     return alpha * x0 + beta * x1 + sigma * math.sqrt(s) * z
 
 
-def condition(
-    z0: Tensor, y: Tensor, operator: LinearOperator, gain: Tensor, rng: Streams
-) -> Tensor:
+@dataclass(frozen=True)
+class Gain:
+    """K = P Aᵀ (A P Aᵀ + γ² I)⁻¹ of a covariance P, found once and applied to many innovations.
+
+    Attributes:
+        ap: A P, shape (…, observations, components of a state); … is empty, or the cases.
+        factor: The Cholesky factor of A P Aᵀ + γ² I, in double precision: its condition is a
+            squared signal-to-noise ratio.
+    """
+
+    ap: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, operator: LinearOperator, rows: Tensor, anomalies: Tensor | None = None) -> "Gain":
+        """The gain of P = C, or of P = C + Mᵀ M.
+
+        Args:
+            rows: A C, shape (observations, \\*shape).
+            anomalies: M, shape (cases, members, \\*shape).
+        """
+        gram, ap = operator(rows).flatten(1), rows.flatten(1)
+        if anomalies is not None:
+            seen = operator(anomalies).flatten(2)
+            gram, ap = gram + seen.mT @ seen, ap + seen.mT @ anomalies.flatten(2)
+        gram = gram.double() + operator.noise_std**2 * torch.eye(len(rows)).to(gram.double())
+        return cls(ap, torch.linalg.cholesky(gram))
+
+    def __call__(self, innovation: Tensor) -> Tensor:
+        """K d for innovations d (cases, members, observations)."""
+        return torch.cholesky_solve(innovation.mT.double(), self.factor).mT.to(self.ap) @ self.ap
+
+
+def condition(z0: Tensor, y: Tensor, operator: LinearOperator, gain: Gain, rng: Streams) -> Tensor:
     """Matheron's rule: z0 + K (y + γ η - A z0) for z0 (cases, members, \\*shape).
 
     Args:
         y: Observations, shape (cases, 1, \\*obs).
-        gain: Kᵀ, shape (observations, components), with or without the cases in front.
+        gain: K.
     """
     noise = rng.normal(z0.shape[1], *y.shape[2:]).to(y)
     innovation = y + operator.noise_std * noise - operator(z0)
-    return z0 + (innovation.flatten(2) @ gain).view_as(z0)
+    return z0 + gain(innovation.flatten(2)).view_as(z0)
 
 
 def covariance(
@@ -121,19 +152,3 @@ def covariance(
     size = y.numel()
     rows = operator.adjoint(torch.eye(size).to(y).view(size, *y.shape))
     return transition.colour(transition.colour(rows, s), s)
-
-
-def gain(operator: LinearOperator, rows: Tensor, anomalies: Tensor | None = None) -> Tensor:
-    """Kᵀ = (A P Aᵀ + γ² I)⁻¹ A P, shape (…, observations, components of a state).
-
-    Args:
-        rows: A C, shape (observations, \\*shape), of P = C, or of P = C + Mᵀ M with
-        anomalies: M, shape (cases, members, \\*shape).
-    """
-    gram, ap = operator(rows).flatten(1), rows.flatten(1)
-    if anomalies is not None:
-        seen = operator(anomalies).flatten(2)
-        gram, ap = gram + seen.mT @ seen, ap + seen.mT @ anomalies.flatten(2)
-    gram = gram.double()  # its condition is a squared signal-to-noise ratio
-    gram = gram + operator.noise_std**2 * torch.eye(len(rows)).to(gram)
-    return torch.cholesky_solve(ap.double(), torch.linalg.cholesky(gram)).to(rows)

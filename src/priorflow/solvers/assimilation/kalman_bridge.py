@@ -35,7 +35,7 @@ from priorflow.operators.base import LinearOperator
 from priorflow.priors.base import StateSpace, advance
 from priorflow.priors.interpolant import StochasticInterpolant, last
 from priorflow.rng import Streams
-from priorflow.solvers.assimilation.conditioned_bridge import condition, covariance, gain, noised
+from priorflow.solvers.assimilation.conditioned_bridge import Gain, condition, covariance, noised
 from priorflow.solvers.assimilation.ensemble import ensemble_size
 from priorflow.solvers.base import Posterior, require_finite
 
@@ -89,13 +89,13 @@ class KalmanBridge:
         late = [self.start + (1 - self.start) * i / self.levels for i in range(self.levels)]
         rows = {s: covariance(transition, operator, y[0, 0], s) for s in {0.0, reach, *late}}
         fixed = self.share * rows[reach] + (1 - self.share) * rows[0.0]
-        gains = [gain(operator, rows[s]) for s in late]
+        gains = [Gain.of(operator, rows[s]) for s in late]
         history = prior.initial(size, rng)
         states = []
         for k in range(y.shape[1]):
             m = self.forecast(transition, history, reach, rng)
             anomalies = (m - m.mean(1, keepdim=True)) * math.sqrt(self.share / (size - 1))
-            update = gain(operator, fixed, anomalies)
+            update = Gain.of(operator, fixed, anomalies)
             if k + 1 == y.shape[1]:  # no forecast follows that would need the others
                 m, history = m[:, :members], history[:, :members]
             x0 = last(history, transition.shape)
