@@ -157,6 +157,8 @@ def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> 
         values = join([p.diagnostics[name] for p in parts]).astype("float32")
         lead = ("case",) if time is None else ("case", time)
         extra = [f"{name}_{i}" for i in range(values.ndim - len(lead))]
+        if values.shape[len(lead) :] == parts[0].samples.shape[len(lead) + 1 :]:
+            extra = list(dims[len(lead) + 1 :])  # a number for every component of a state
         arrays[name] = ((*lead, *extra), values)
     coordinates = {} if time is None else {time: observations[time]}
     return xr.Dataset(arrays, coords={"case": list(cases), **coordinates})

@@ -1,4 +1,4 @@
-"""A U-Net for periodic fields, on azula's.
+"""A U-Net for periodic fields, and for images, on azula's.
 
 Space-to-depth folds patches of p × p pixels into channels, so that the convolutions run on a grid
 p times coarser; depth-to-space unfolds the output. Time modulates every residual block.
@@ -44,6 +44,7 @@ class PeriodicUNet(nn.Module):
         patch: p, the pixels per side that are folded into channels.
         embedding: Features of the time embedding; even.
         groups: Groups of the normalisation; they divide the channels.
+        periodic: Whether opposite borders meet; otherwise, for images, zeros lie beyond them.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class PeriodicUNet(nn.Module):
         patch: int = 2,
         embedding: int = 64,
         groups: int = 16,
+        periodic: bool = True,
     ) -> None:
         super().__init__()
         self.shape, self.context, self.patch = tuple(shape), context, patch
@@ -76,13 +78,13 @@ class PeriodicUNet(nn.Module):
             out_channels=fields * patch**2,
             hid_channels=channels,
             hid_blocks=blocks,
-            periodic=True,
+            periodic=periodic,
             norm="group",
             groups=groups,
             mod_features=embedding,
         ).to(memory_format=torch.channels_last)
         for module in self.unet.modules():
-            if isinstance(module, nn.Conv2d):
+            if periodic and isinstance(module, nn.Conv2d):
                 # Its own circular padding would copy to another memory layout, and back.
                 module.padding, module.padding_mode = (0, 0), "zeros"
                 module.register_forward_pre_hook(_wrap)
