@@ -50,7 +50,7 @@ class Config(Strict):
 
     scale: Scale = Field("laptop", description="How large everything is; see the scales below.")
     experiments: list[str] = Field(
-        ["lorenz63", "double_well", "damped_spring"],
+        ["lorenz63", "double_well", "damped_spring", "navier_stokes"],
         min_length=1,
         description="Experiments to run: names in workflow/experiments, or paths of YAML files.",
     )
