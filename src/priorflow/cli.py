@@ -274,6 +274,7 @@ def tables(
         None if published is None else stage.read_published(published),
         floor=e.floor,
         limit=e.limit or None,
+        references=e.references(""),
         notes=e.notes(),
         labels=e.labels(),
     )

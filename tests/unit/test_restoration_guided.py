@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -398,6 +399,25 @@ def test_the_released_projection_of_mcg():
     assert error.abs().max() < 4.5
     with pytest.raises(ValueError, match="projection: value 'released'"):
         solve(solver, y[..., :3], operator, GaussianImages())
+
+
+@pytest.mark.parametrize("operator", [hole(0), blur(0), small(0)], ids=names)
+def test_ddnm_without_noise_is_the_published_recursion(operator):
+    """x̂0 - A†(A x̂0 - y) in the space of images, where ours is in coordinates of A."""
+    prior, eta = GaussianImages(), 0.6
+    y = observe(prior.draw(1), operator)
+    rng = Replay(streams(1))
+    ours = solve(DDNM(eta, steps=20), y, operator, prior, rng=rng)
+
+    x, *noise = (n.double() for n in rng.drawn)
+    times = pairwise([*spaced(990, 20), -1])
+    for (t, s), n in zip(times, noise, strict=True):
+        a, b = alpha_bar(t), alpha_bar(s)
+        x0 = prior(x / math.sqrt(a), sigma_of(t))
+        epsilon = (x - math.sqrt(a) * x0) / math.sqrt(1 - a)
+        x0 = x0 - operator.pinv(operator(x0) - y)
+        x = math.sqrt(b) * x0 + math.sqrt(1 - b) * (eta * n + math.sqrt(1 - eta**2) * epsilon)
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-9)
 
 
 @settings(deadline=None)

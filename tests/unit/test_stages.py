@@ -132,6 +132,63 @@ def test_inference_does_not_depend_on_which_cases_are_asked_for(tmp_path):
     assert not whole.nfe.any()
 
 
+PICTURES = {"class": "priorflow.systems.gaussian_mixture:digits", "rank": 4, "size": 8}
+MOTION = {"class": "priorflow.operators.motion:MotionBlur", "size": 3, "noise_std": 0.05}
+EXACT = {
+    "prior": {"class": "priorflow.priors.mixture:ExactDenoiser"},
+    "network": None,
+    "context": 0,
+}
+
+
+def test_pictures_are_restored_and_judged_without_time(tmp_path):
+    """Each by its own kernel, in any block, against the posterior of another method."""
+    raw, data = tmp_path / "raw.zarr", tmp_path / "data.zarr"
+    simulate(
+        PICTURES, range(6), raw, steps=1, burn_in=0, names=("t", "simulate"), seed=0, base=BASE
+    )
+    chunk([raw], data, system=PICTURES, chunks={}, base=BASE)
+    observations = observe(
+        data, operator=MOTION, system=PICTURES, cases=5, steps=1, start=0, context=0,
+        names=("t", "blur"), seed=0, base=BASE, past=False,
+    )  # fmt: skip
+    assert observations.truth.dims == ("case", "channel", "y", "x")
+    assert observations.y.shape == (5, 1, 8, 8)
+    solver = "priorflow.solvers.restoration.exact:ExactPosterior"
+    run = {
+        "experiment": "t", "task": "blur", "method": "exact", "solver": {"class": solver},
+        "model": "denoiser", "operator": MOTION, "system": PICTURES, "initial": "none",
+        "members": 4, "block": 2, "seed": 0,
+    }  # fmt: skip
+
+    def posterior(cases, **changes):
+        return sample(
+            observations, run | changes, EXACT, None, cases=cases, device="cpu", base=BASE
+        )
+
+    whole = posterior(range(5))
+    xr.testing.assert_identical(
+        whole.drop_vars("seconds").isel(case=slice(2, 5)),
+        posterior(range(2, 5)).drop_vars("seconds"),
+    )
+    assert whole.state.dims == ("case", "member", "channel", "y", "x")
+    assert whole["mean"].dims == observations.truth.dims
+    metrics = {
+        "mean_error": {
+            "class": "priorflow.metrics.exactness:mean_error",
+            "exact": "reference",
+        },
+        "consistency": {"class": "priorflow.metrics.images:consistency"},
+    }
+    other = posterior(range(5), method="other", members=64)
+    found = measure(whole, observations, run, metrics, BASE, {"reference": other})
+    errors = found[found.metric == "mean_error"].value
+    assert len(errors) == 5
+    assert np.sqrt((errors**2).mean()) == pytest.approx(4**-0.5, rel=0.2)
+    residuals = found[found.metric == "consistency"].value  # each by the kernel of its own case
+    assert (residuals < 2 * MOTION["noise_std"]).all()
+
+
 def test_a_solver_that_diverges_names_the_case(tmp_path):
     (tmp_path / "bad.py").write_text(
         "from priorflow.solvers.base import Diverged\n\n\n"

@@ -92,6 +92,19 @@ def test_rows_hold_means_intervals_costs_and_labels(table):
     assert not set(table["metric"]) & set(vocabulary.COSTS)
 
 
+def test_a_reference_is_never_the_best():
+    """Though it is the closest to itself."""
+    metrics = tidy("known_x0", methods(0.2))
+
+    def ranked(**settings):
+        return row(tables.build(metrics, **settings), "known_x0", "bpf", "crps")
+
+    assert ranked()["best"]
+    kept = ranked(references=["bpf"])
+    assert kept["role"] == "reference"
+    assert pd.isna(kept["best"])
+
+
 def test_published_values_are_joined(table):
     """All values of a number with their digits; what was not run stays with n = 0."""
     sda = row(table, "known_x0", "sda", "crps")

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -65,6 +65,7 @@ def build(
     *,
     floor: str = "forecast",
     limit: str | None = None,
+    references: Collection[str] = (),
     notes: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
@@ -79,6 +80,7 @@ def build(
         floor: The method that uses no observations or no prior: skill 0, and the reference of
             `better_than_reference`.
         limit: The method that is the best there can be: skill 1; it is never marked as the best.
+        references: Methods that others are compared with; they are never marked as the best either.
         notes: Remarks by `method` or by `task/method`.
         labels: Labels of tasks, methods and metrics that go before those of `vocabulary`.
 
@@ -120,7 +122,11 @@ def build(
                     "task_label": labels.get(task, task_label(task)),
                     "method_label": labels.get(method, method_label(method)),
                     "metric_label": labels.get(metric, measure(metric).label),
-                    "role": {limit: "limit", floor: "floor"}.get(method, ""),
+                    "role": {
+                        **dict.fromkeys(references, "reference"),
+                        limit: "limit",
+                        floor: "floor",
+                    }.get(method, ""),
                     "members": members.get((method, metric), 0),
                     "published": AND.join(value for value, _ in said),
                     "published_source": AND.join(source for _, source in said),
@@ -245,7 +251,11 @@ def _mark_best(rows: list[dict], values: dict[tuple[str, str], pd.Series]) -> No
         if measure(metric).direction == "match":
             continue
         sign = 1 if measure(metric).direction == "lower" else -1
-        rivals = [r for r in rows if r["metric"] == metric and r["role"] != "limit" and r["n"] > 0]
+        rivals = [
+            r
+            for r in rows
+            if r["metric"] == metric and r["role"] not in ("limit", "reference") and r["n"] > 0
+        ]
         for row in rivals:
             row["best"] = False
         first, *others = sorted(rivals, key=lambda r: sign * r["mean"]) or [None]
