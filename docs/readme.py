@@ -40,7 +40,7 @@ def section(table: pd.DataFrame, experiment: str, task: str) -> list[str]:
         first = mine.loc["crps"]
         role = f" ({first.role})" if first.role else ""
         skill = "–" if pd.isna(first.skill) else f"{first.skill:.2f}"
-        cost = f"{first.nfe:,.0f}" if first.nfe else "–"
+        cost = f"{first.nfe:,.0f}" if first.nfe >= 1 else f"{first.nfe:.2g}" if first.nfe else "–"
         cells = [cell(mine.loc[metric]) for metric in COLUMNS]
         tail = [skill, cost, f"{first.seconds:.2g}", f"{first.n} × {first.members}"]
         lines.append(f"| {first.method_label}{role} | " + " | ".join([*cells, *tail]) + " |")

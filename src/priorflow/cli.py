@@ -112,7 +112,7 @@ def _observe(c: Config, e: Experiment, task: str, data: Path, split: str, cases:
         cases=cases,
         steps=t.steps,
         start=t.start,
-        context=max((m.context for m in e.models.values()), default=1),
+        context=e.context,
         rollout=t.rollout,
         past=t.initial != "none",
         names=(e.name, task, split),

@@ -270,6 +270,11 @@ class Experiment(Strict):
         chosen = self.methods[method].tasks
         return list(self.tasks) if chosen is None else list(chosen)
 
+    @property
+    def context(self) -> int:
+        """The past states that observations are stored with: as many as any method's model sees."""
+        return max(self.models[m.model].context for m in self.methods.values())
+
     def references(self, method: str) -> list[str]:
         """The methods whose posteriors the metrics of a method compare with: what `exact` names."""
         named = dict.fromkeys(spec["exact"] for spec in self.metrics.values() if "exact" in spec)
@@ -599,6 +604,11 @@ def _check_names(experiment: Experiment, path: Path) -> None:
     if longest > e.data.steps:
         raise BadInput(f"{path}: data.steps: {e.data.steps} is too short, a task needs {longest}")
     for name, task in e.tasks.items():
+        if task.initial != "none" and task.start < e.context - 1:
+            raise BadInput(
+                f"{path}: tasks.{name}.start: {task.start} is too early, a model sees "
+                f"{e.context} past states: at least {e.context - 1}"
+            )
         if task.cases > len(e.data.rows("test")):
             raise BadInput(
                 f"{path}: tasks.{name}.cases: {task.cases} is more than the "

@@ -111,6 +111,10 @@ BAD = [
     ({"taks": {}}, "taks: unknown key; allowed here: "),
     ({"data": {"trajectories": "many"}}, "data.trajectories: "),
     ({"data": {"steps": 4}}, "data.steps: 4 is too short, a task needs 6"),
+    (
+        {"models": {"simulator": {"context": 3}}},
+        "tasks.short.start: 0 is too early, a model sees 3 past states: at least 2",
+    ),
     ({"tasks": {"short": {"cases": 9}}}, "tasks.short.cases: 9 is more than the 2 test"),
     ({"tasks": {"short": {"operator": {"noise_std": -1}}}}, "tasks.short.operator: noise_std: -1"),
     (

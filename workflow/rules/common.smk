@@ -120,8 +120,7 @@ def task_key(name, task):
         "priorflow.stages.observe:observe",
     )
     observed = t.model_dump(include=OBSERVED)
-    context = max((m.context for m in e.models.values()), default=1)
-    return digest([data_key(name), observed, context, code(name, *targets)])
+    return digest([data_key(name), observed, e.context, code(name, *targets)])
 
 
 @cache

@@ -36,7 +36,7 @@ from priorflow.operators.decomposed import CUTOFF, Decomposed
 from priorflow.priors.denoiser import Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
-from priorflow.solvers.restoration.common import require
+from priorflow.solvers.restoration.common import require, require_levels
 from priorflow.solvers.restoration.ddpm import alpha_bar, sigma_of, spaced
 
 
@@ -257,6 +257,5 @@ def _same(x: Tensor) -> Tensor:
 
 
 def _check(method: PGDM | MMPS | DDRM) -> None:
-    require(method.steps >= 2, "steps", method.steps, "at least 2")
+    require_levels(method.start, method.steps)
     require(0 <= method.eta <= 1, "eta", method.eta, "0 to 1")
-    require(1 <= method.start <= 999, "start", method.start, "1 to 999")

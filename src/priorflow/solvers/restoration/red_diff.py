@@ -63,9 +63,11 @@ class REDDiff:
 
         Raises:
             Diverged: An estimate is not finite; `step` is t.
+            ValueError: μ is to start at A†y of an operator that has no `pinv`.
         """
         mu = y.new_zeros(len(y), members, *prior.shape)
         if self.initial == "pinv":
+            require(hasattr(operator, "pinv"), "initial", "pinv", "zeros for this operator")
             mu += operator.pinv(y.unsqueeze(1))
         adam = torch.optim.Adam([mu], lr=self.rate, betas=(0.9, 0.99))
         for t in spaced(self.start, self.steps):

@@ -27,7 +27,7 @@ from priorflow.operators.base import Operator
 from priorflow.priors.denoiser import Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
-from priorflow.solvers.restoration.common import levels, require
+from priorflow.solvers.restoration.common import levels, require, require_levels
 from priorflow.solvers.restoration.ddpm import alpha_bar, tweedie
 
 
@@ -56,9 +56,8 @@ class SITCOM:
     def __post_init__(self) -> None:
         require(0 <= self.lam < math.inf, "lam", self.lam, "finite and not negative")
         require(0 < self.rate < math.inf, "rate", self.rate, "finite and positive")
-        require(self.steps >= 2, "steps", self.steps, "at least 2")
+        require_levels(self.start, self.steps)
         require(self.descent >= 1, "descent", self.descent, "at least 1")
-        require(1 <= self.start <= 999, "start", self.start, "1 to 999")
         require(0 <= self.tolerance < math.inf, "tolerance", self.tolerance, "not negative")
 
     def __call__(
