@@ -14,7 +14,7 @@ from priorflow.solvers.restoration.admm_pnp import ADMMPnP
 from priorflow.solvers.restoration.common import data_step
 from priorflow.solvers.restoration.dcdp import DCDP, fit, purify
 from priorflow.solvers.restoration.ddpm import alpha_bar, sigma_of
-from priorflow.solvers.restoration.library import DDRM, MMPS, PGDM
+from priorflow.solvers.restoration.library import DDRM, MMPS, PGDM, AsAzula
 from priorflow.solvers.restoration.pinv import PseudoInverse
 from priorflow.solvers.restoration.sitcom import SITCOM
 from priorflow.solvers.restoration.tv import TotalVariation
@@ -139,7 +139,9 @@ def test_one_step_is_tweedies_formula_and_many_are_the_probability_flow():
     errors = [rms(purify(TRUTH, n, t, PRIOR, steps, clip=False) - flow) for steps in (20, 300)]
     assert errors[0] < 0.15 * rms(one - flow)
     assert errors[1] < 0.02 * rms(one - flow)
-    assert purify(TRUTH, 100 * n, t, PRIOR, 1, clip=True).abs().max() == 1
+    for steps in (1, 20):
+        assert purify(TRUTH, 100 * n, t, PRIOR, steps, clip=True).abs().max() <= 1
+        assert purify(TRUTH, 100 * n, t, PRIOR, steps, clip=False).abs().max() > 1
 
 
 @OPERATORS
@@ -185,13 +187,6 @@ def test_dcdp_purifies_last_only_where_there_is_noise():
 
 
 # SITCOM
-
-
-class NoNoise(Streams):
-    """Streams of zeros."""
-
-    def normal(self, *shape):
-        return torch.zeros(len(self), *shape)
 
 
 def test_first_adam_step_goes_down_the_misfit():
@@ -249,7 +244,7 @@ def test_every_image_of_sitcom_stops_for_itself():
 @pytest.mark.parametrize("last", [0.3, 0.1], ids=["one level", "falling"])
 def test_admm_finds_the_exact_posterior_mean(operator, last):
     y = observe(operator, TRUTH)
-    solver = ADMMPnP(lam=1.0, steps=150, first=0.3, last=last, clip=False)
+    solver = ADMMPnP(lam=1.0, steps=30, first=0.3, last=last, clip=False)
     samples = solver(y, operator, PRIOR, streams(), members=2).samples
     mean, std = PRIOR.posterior(operator, y)
     assert samples.shape == (CASES, 2, *SHAPE)
@@ -377,6 +372,18 @@ ESTIMATORS = [
 ]
 
 
+@pytest.mark.parametrize(("time", "t"), [(0.1, 99), (0.5, 499), (1.0, 999)])
+def test_azulas_denoiser_is_ours(time, t):
+    adapted, x = AsAzula(PRIOR, 999, clip=False), TRUTH.unsqueeze(1)
+    time = torch.tensor(time, dtype=torch.float64)
+    alpha, sigma = adapted.schedule(time)
+    assert alpha.item() == pytest.approx(math.sqrt(alpha_bar(t)))
+    assert sigma.item() == pytest.approx(math.sqrt(1 - alpha_bar(t)))
+    torch.testing.assert_close(adapted(x, time).mean, PRIOR(x / alpha, sigma_of(t)))
+    assert AsAzula(PRIOR, 999, clip=True)(100 * x, time).mean.abs().max() <= 1
+    assert adapted.schedule(torch.tensor(0.0)) == (1, 0)
+
+
 def available(solver):
     if isinstance(solver, DDRM):
         pytest.importorskip("deepinv")
@@ -391,11 +398,12 @@ def test_batch_equals_singles_and_no_global_state_is_used(solver):
     together = solver(y, PER_IMAGE.at(range(CASES)), PRIOR, streams(), members=2).samples
     assert torch.equal(torch.get_rng_state(), state)
     assert together.shape == (CASES, 2, *SHAPE)
-    assert together.dtype == y.dtype
     for i in range(CASES):
         single = solver(y[i : i + 1], PER_IMAGE.at([i]), PRIOR, streams([i]), members=2).samples
         torch.testing.assert_close(together[i : i + 1], single, rtol=0, atol=1e-6)
     assert torch.equal(together[:, 0], together[:, 1]) == (solver in ESTIMATORS)
+    single = solver(y[:1].float(), PER_IMAGE.at([0]), PRIOR, streams([0])).samples
+    assert single.dtype == torch.float32
 
 
 @OPERATORS

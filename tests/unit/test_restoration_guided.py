@@ -352,6 +352,8 @@ def test_red_diff_descends_the_published_loss():
         loss.backward()
         adam.step()
     torch.testing.assert_close(ours, mu.detach(), rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match="initial: value 'pinv', allowed: zeros"):
+        solve(REDDiff(), y, Unseen(operator), prior)
 
 
 @pytest.mark.parametrize(

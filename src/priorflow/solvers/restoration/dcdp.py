@@ -44,8 +44,8 @@ class DCDP:
     Published: 10 iterations of 100 descent steps from t = 400 with η = 1.017 (lr 1e5) for blurs and
     0.163 (lr 1e3) for super-resolution; 20 of 50 from 700 with η = 0.0102 (lr 1e3) for inpainting;
     200 of 100 from 1000, to 50 with η = 0.00305 (lr 300) for nonlinear blur and to 20 with η =
-    0.00226 (lr 500) for phase retrieval. In the linear tasks y has no noise: where it has, so long a
-    fit fits the noise, and fewer steps of descent or a `stop` above 0 do much better.
+    0.00226 (lr 500) for phase retrieval. The linear ones are for y without noise: so long a fit
+    would fit the noise, too; fewer steps of descent and a `stop` above 0 then do much better.
 
     Attributes:
         iterations: K.
