@@ -320,7 +320,7 @@ def test_diffpir_is_that_of_deepinv(monkeypatch):
     image = operator.to_left((y + 1) / 2)
     x = 2 * theirs(image, physics, x_init=torch.full_like(image, 0.5)) - 1
     x = tweedie(prior, x, 0)
-    torch.testing.assert_close(ours[:, 0], x, rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours[:, 0], x, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("operator", [blur(), hole(), small()], ids=names)
