@@ -125,10 +125,8 @@ METRICS = {
     "lpips": Measure("LPIPS", "", "lower", description="learned perceptual distance"),
     "consistency": Measure(
         "Consistency",
-        "γ",
-        description="root-mean-square residual of the observations in units of their noise; "
-        "below 1 noise is fitted",
-        target=1.0,
+        description="root-mean-square residual of the observations, in their units; about γ where "
+        "an image explains them, below it where noise is fitted",
     ),
     "mean_error": Measure(
         "Error of mean",
