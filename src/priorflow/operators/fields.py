@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from priorflow.operators.checks import check_noise
 from priorflow.rng import generator
 
 
@@ -76,7 +77,7 @@ class Downsample(SeparateMeans):
             raise ValueError(
                 f"factor: value {self.factor}, allowed: even divisors of the size {self.size}"
             )
-        _check_noise(self.noise_std)
+        check_noise(self.noise_std)
 
     @property
     def positions(self) -> Tensor:
@@ -136,7 +137,7 @@ class Points(SeparateMeans):
             raise ValueError(f"count: value {self.count}, allowed: 1 to {self.size**2}")
         if self.share is not None and not 0.5 < self.share * self.size**2 <= self.size**2:
             raise ValueError(f"share: value {self.share}, allowed: at least one pixel, up to 1")
-        _check_noise(self.noise_std)
+        check_noise(self.noise_std)
 
     @cached_property
     def index(self) -> Tensor:
@@ -159,8 +160,3 @@ class Points(SeparateMeans):
         """Observations to fields, zero where nothing is observed."""
         x = y.new_zeros(*y.shape[:-1], self.size**2)
         return x.index_copy(-1, self.index.to(y.device), y).unflatten(-1, (self.size, self.size))
-
-
-def _check_noise(noise_std: float) -> None:
-    if not 0 <= noise_std < math.inf:
-        raise ValueError(f"noise_std: value {noise_std}, allowed: finite and not negative")

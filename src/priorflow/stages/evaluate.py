@@ -13,7 +13,7 @@ from priorflow import store
 from priorflow.components import build, load
 from priorflow.metrics.base import Case
 from priorflow.stages.cost import Cost
-from priorflow.stages.observe import operator_of
+from priorflow.stages.observe import at, operator_of
 from priorflow.stages.progress import log
 from priorflow.systems.base import Standardised
 
@@ -45,7 +45,7 @@ def measure(
     case = Case(
         truth=matching.truth,
         y=matching.y,
-        operator=operator_of(run["operator"], system, base, rows),
+        operator=at(operator_of(run["operator"], system, base), rows),
         system=system,
     )
     parts = []

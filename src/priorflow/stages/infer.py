@@ -18,7 +18,7 @@ from priorflow.rng import Streams
 from priorflow.solvers.base import Diverged, Posterior
 from priorflow.stages.cost import Cost
 from priorflow.stages.models import build_prior, restore
-from priorflow.stages.observe import operator_of
+from priorflow.stages.observe import at, operator_of
 from priorflow.stages.progress import log, track
 from priorflow.stages.simulate import part
 from priorflow.systems.base import Standardised
@@ -57,6 +57,7 @@ def sample(
     cost = Cost()
     solver = build(run["solver"], base)
     system = Standardised(build(run["system"], base))
+    operator = operator_of(run["operator"], system, base)
     prior = build_prior(model, cost.simulator(system), base)
     if model["network"] is not None:
         prior = restore(prior, weights).to(device)
@@ -69,14 +70,14 @@ def sample(
         index = [min(i, cases.stop - 1) for i in range(first, first + run["block"])]
         block = observations.isel(case=index)
         rng = Streams(run["seed"], *names, cases=index, device=device)
-        operator = operator_of(run["operator"], system, base, block.trajectory.values.tolist())
+        seen = at(operator, block.trajectory.values.tolist())
         cost.counts.clear()
         begin = time.perf_counter()
         try:
             with torch.no_grad():  # a solver that needs gradients asks for them
                 posterior = solver(
                     _tensor(block.y, device),
-                    cost.operator(operator, system.shape),
+                    cost.operator(seen, system.shape),
                     _prior(run, model, prior, system, block, device),
                     rng,
                     members=run["members"],

@@ -1,6 +1,6 @@
 """Observe: the cases of a task, with the observations that all methods share."""
 
-__all__ = ["observe", "operator_of"]
+__all__ = ["at", "observe", "operator_of"]
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,19 +15,20 @@ from priorflow.components import build
 from priorflow.rng import Streams
 
 
-def operator_of(
-    spec: Mapping[str, Any], system: Any, base: Path, rows: Sequence[int] | None = None
-) -> Any:
+def operator_of(spec: Mapping[str, Any], system: Any, base: Path) -> Any:
     """The operator of a task; it is told the shape of a state, if it asks for it.
 
     Args:
         spec: The operator's component.
         system: The system, for its shape.
         base: The folder of the experiment file.
-        rows: Trajectories, for an operator that differs between them: one that has `at`.
     """
-    operator = build(spec, base, shape=tuple(system.shape))
-    return operator.at(rows) if rows is not None and hasattr(operator, "at") else operator
+    return build(spec, base, shape=tuple(system.shape))
+
+
+def at(operator: Any, rows: Sequence[int]) -> Any:
+    """The operator of these trajectories: the same for all, unless it says `at` itself."""
+    return operator.at(rows) if hasattr(operator, "at") else operator
 
 
 def observe(
@@ -105,7 +106,7 @@ def _pictures(
     window = store.read(data).isel(trajectory=slice(cases), time=0)
     rows = window.trajectory.values.tolist()
     truth = torch.from_numpy(np.ascontiguousarray(window.state.values))
-    built = operator_of(operator, system, base, rows)
+    built = at(operator_of(operator, system, base), rows)
     clean = built(truth.unsqueeze(1)).squeeze(1)
     y = clean + built.noise_std * Streams(seed, *names, "observe", cases=rows).normal(
         *clean.shape[1:]

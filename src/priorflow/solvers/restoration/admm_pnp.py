@@ -31,9 +31,7 @@ from priorflow.operators.base import Operator
 from priorflow.priors.denoiser import Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
-from priorflow.solvers.restoration.common import data_step, require
-
-LEAST_NOISE = 2e-3  # γ of noise-free observations: 0.001 in units of [0, 1], as in DiffPIR
+from priorflow.solvers.restoration.common import LEAST_NOISE, data_step, require
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,14 @@
 """What several methods of restoration share."""
 
-__all__ = ["data_gradient", "data_step", "levels", "misfit_gradient", "require", "require_levels"]
+__all__ = [
+    "LEAST_NOISE",
+    "data_gradient",
+    "data_step",
+    "levels",
+    "misfit_gradient",
+    "require",
+    "require_levels",
+]
 
 from itertools import pairwise
 
@@ -10,6 +18,8 @@ from torch import Tensor
 from priorflow.operators.base import LinearOperator, Operator
 from priorflow.priors.denoiser import Denoiser
 from priorflow.solvers.restoration.ddpm import spaced, tweedie
+
+LEAST_NOISE = 2e-3  # γ of noise-free observations: 0.001 in units of [0, 1], as DiffPIR has it
 
 
 def require(valid: bool, name: str, value: object, allowed: str) -> None:

@@ -28,10 +28,8 @@ from priorflow.operators.base import Operator
 from priorflow.priors.denoiser import Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
-from priorflow.solvers.restoration.common import data_step, require, require_levels
+from priorflow.solvers.restoration.common import LEAST_NOISE, data_step, require, require_levels
 from priorflow.solvers.restoration.ddpm import alpha_bar, epsilon_of, sigma_of, tweedie
-
-LEAST_NOISE = 2e-3  # γ of noise-free observations: 0.001 in units of [0, 1], as released
 
 
 @dataclass(frozen=True)
