@@ -180,6 +180,43 @@ def train(
 
 
 @app.command()
+def assess(
+    experiment: Name,
+    model: Annotated[str, typer.Option(help="The model, a denoiser of pictures.")],
+    data: Annotated[Path, typer.Option(help="The store of the test split.")],
+    output: Output,
+    weights: Annotated[Path | None, typer.Option(help="weights.safetensors of the model.")] = None,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Assess a denoiser: its errors at every level of noise, and pictures drawn from it."""
+    import torch
+
+    from priorflow.stages.assess import assess
+
+    c, e = _load(experiment, config, overrides)
+    _choose("model", model, e.models)
+    if e.models[model].learned and weights is None:
+        raise BadInput(f"--weights: {model} is a network")
+    torch.set_num_threads(c.threads)
+    assess(
+        data,
+        _fresh(output, overwrite),
+        e.models[model].model_dump(),
+        weights,
+        system=e.system,
+        rows=e.data.rows("train"),
+        settings=e.assessment.model_dump(),
+        experiment=e.name,
+        name=model,
+        seed=c.seed,
+        device=c.device,
+        base=e.base,
+    )
+
+
+@app.command()
 def infer(
     experiment: Name,
     task: Annotated[str, typer.Option(help="The task.")],
@@ -260,23 +297,28 @@ def tables(
     metrics: Annotated[list[Path], typer.Argument(help="Parquet files of the evaluate stage.")],
     output: Annotated[Path, typer.Option(help="The CSV; md, tex and html lie beside it.")],
     published: Annotated[Path | None, typer.Option(help="CSV of published values.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder with observations/.")] = None,
     config: ConfigFile = CONFIG,
     overrides: Overrides = None,
 ) -> None:
     """Join metrics and published values to a table, as CSV, Markdown, LaTeX and HTML."""
     import pandas as pd
 
+    from priorflow import store
     from priorflow.stages import tables as stage
 
     _, e = _load(experiment, config, overrides)
+    measured = pd.concat([pd.read_parquet(file) for file in metrics], ignore_index=True)
+    seen = {} if results is None else {t: f"observations/{t}.zarr" for t in set(measured.task)}
     table = stage.build(
-        pd.concat([pd.read_parquet(file) for file in metrics], ignore_index=True),
+        measured,
         None if published is None else stage.read_published(published),
         floor=e.floor,
         limit=e.limit or None,
         references=e.references(""),
         notes=e.notes(),
         labels=e.labels(),
+        operators={task: store.read(results / name).attrs for task, name in seen.items()},
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     stage.write_csv(table, output)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from priorflow.components import BadInput, check
 
 Scale = Literal["smoke", "laptop", "workstation", "paper"]
-Stats = Literal["metrics", "posterior", "observations", "models"]
+Stats = Literal["metrics", "posterior", "observations", "models", "assessment"]
 Spec = dict[str, Any]
 ROOT = Path("workflow/experiments")
 SUFFIXES = (".yaml", ".yml")
@@ -190,6 +190,9 @@ class Method(Strict):
     tasks: dict[str, MethodTask] | None = Field(
         None, description="The tasks that it runs on, with what differs there; default all."
     )
+    cases: int | None = Field(
+        None, ge=1, description="The first so many cases only, where a task does not say how many."
+    )
     label: str = Field("", description="Its name in tables and figures.")
     note: str = Field("", description="Printed beside its numbers.")
     tune: dict[str, list[Any]] = Field(
@@ -214,6 +217,20 @@ class Ablation(Strict):
     )
 
 
+class Assessment(Strict):
+    """How denoisers are assessed, where a figure needs it."""
+
+    images: int = Field(1000, ge=2, description="Test pictures that are denoised.")
+    samples: int = Field(
+        32, ge=1, description="Pictures that are drawn, and real ones that are shown beside them."
+    )
+    steps: int = Field(
+        36,
+        ge=2,
+        description="Levels of σ of a draw, which calls the denoiser twice at all but one.",
+    )
+
+
 class Figure(Strict):
     """A figure of the report."""
 
@@ -224,7 +241,9 @@ class Figure(Strict):
     tasks: list[str] = Field([], description="Its tasks; empty for all.")
     methods: list[str] = Field([], description="Its methods; empty for all.")
     ablation: str = Field("", description="The ablation that it shows.")
-    models: list[str] = Field([], description="The models whose training it shows.")
+    models: list[str] = Field(
+        [], description="The models that it shows, by training or assessment."
+    )
 
 
 class Run(Strict):
@@ -260,6 +279,7 @@ class Experiment(Strict):
     metrics: dict[str, Spec] = Field(
         description="The metrics, by name. `exact` names the method whose posterior one is given."
     )
+    assessment: Assessment = Assessment()
     figures: dict[str, Figure] = {}
     block: int = Field(16, ge=1, description="Cases that are computed together.")
     floor: str = Field("forecast", description="The method that ignores the observations.")
@@ -306,7 +326,7 @@ class Experiment(Strict):
         """Everything that an inference job depends on but code, data and weights."""
         m, t = self.methods[method], self.tasks[task]
         special = (m.tasks or {}).get(task, MethodTask())
-        cases = min(special.cases or t.cases, t.cases)
+        cases = min(special.cases or m.cases or t.cases, t.cases)
         return Run(
             experiment=self.name,
             task=task,
@@ -395,7 +415,7 @@ def json_schema() -> str:
 
 def documentation() -> str:
     """The tables of all keys, with types, defaults and what they mean, in Markdown."""
-    sections = (Data, Task, Model, Training, Method, MethodTask, Ablation, Figure)
+    sections = (Data, Task, Model, Training, Method, MethodTask, Ablation, Assessment, Figure)
     parts = ["# Configuration\n\nWritten by `priorflow schema` from `src/priorflow/config.py`.\n"]
     for kind in (Config, Experiment, *sections):
         parts.append(f"\n## {kind.__name__}\n\n{kind.__doc__.strip()}\n\n")
@@ -595,6 +615,8 @@ def _check_names(experiment: Experiment, path: Path) -> None:
             _known(path, f"figures.{name}.methods", method, e.methods)
         for model in figure.models:
             _known(path, f"figures.{name}.models", model, e.models)
+        if "assessment" in figure.needs and any(t.initial != "none" for t in e.tasks.values()):
+            raise BadInput(f"{path}: figures.{name}.needs: assessment is of denoisers of pictures")
         if figure.ablation:
             _known(path, f"figures.{name}.ablation", figure.ablation, e.ablations)
     for name, metric in e.metrics.items():

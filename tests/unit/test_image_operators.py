@@ -458,3 +458,21 @@ def test_bad_settings_are_refused(kind, fields, named):
 def test_bad_settings_are_refused_without_a_shape(kind, fields, named):
     with pytest.raises(ValueError, match=f"^{named}: value.*, allowed: "):
         kind(**fields)
+
+
+@each_linear
+def test_conditioning_is_that_of_the_dense_matrix(operator):
+    s = torch.linalg.svdvals(dense(operator))
+    s = torch.nn.functional.pad(s, (0, math.prod(operator.shape) - len(s)))
+    seen = s > tolerance(operator) * s.max()
+    condition, deficiency = operator.conditioning()
+    assert deficiency.tolist() == [(~seen).sum()]
+    assert condition.item() == pytest.approx((s.max() / s[seen].min()).item(), rel=1e-3)
+
+
+@each_per_image
+def test_conditioning_is_of_every_image(operator):
+    together = operator.at([3, 7]).conditioning()
+    for i, case in enumerate((3, 7)):
+        for found, alone in zip(together, operator.at([case]).conditioning(), strict=True):
+            torch.testing.assert_close(found[i : i + 1], alone)

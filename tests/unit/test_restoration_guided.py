@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 
 from priorflow.operators.blur import GaussianBlur
 from priorflow.operators.inpainting import BoxInpainting, RandomInpainting
+from priorflow.operators.motion import MotionBlur
 from priorflow.operators.nonlinear import HighDynamicRange
 from priorflow.operators.resize import BicubicDownsample
 from priorflow.rng import Streams
 from priorflow.solvers.base import Diverged
 from priorflow.solvers.restoration.common import data_step, misfit_gradient
+from priorflow.solvers.restoration.dcdp import DCDP
 from priorflow.solvers.restoration.ddnm import DDNM
 from priorflow.solvers.restoration.ddpm import alpha_bar, sigma_of, spaced, tweedie
+from priorflow.solvers.restoration.ddrm import DDRM
 from priorflow.solvers.restoration.diffpir import DiffPIR, quadratic
 from priorflow.solvers.restoration.dps import DPS
 from priorflow.solvers.restoration.mcg import MCG
 from priorflow.solvers.restoration.red_diff import REDDiff
+from priorflow.stages.cost import Cost
 
 SHAPE, PIXELS = (1, 8, 8), 64
 METHODS = [DPS(steps=20), MCG(steps=20), DDNM(steps=20), DiffPIR(steps=20), REDDiff(steps=20)]
@@ -197,6 +201,10 @@ def test_an_operator_needs_no_closed_form(solver, bound):
         (DDNM(steps=10), blur()),
         (DDNM(steps=10, eta=0.3), hole()),
         (DDNM(steps=10), small(0.2)),
+        (DDRM(steps=10), blur(0)),
+        (DDRM(steps=10), blur()),
+        (DDRM(steps=10, eta=0.3, eta_b=0.5), hole()),
+        (DDRM(steps=10, eta_b=0.7), small(0.2)),
         (DiffPIR(steps=10), blur(0)),
         (DiffPIR(steps=10, zeta=0.6), small(0)),
     ],
@@ -363,6 +371,8 @@ def test_red_diff_descends_the_published_loss():
         (MCG(steps=20), blur()),
         (DDNM(steps=20), hole(0)),
         (DiffPIR(steps=20, project=True), hole(0)),
+        (DDRM(), hole(0)),
+        (DDRM(), small(0)),
     ],
 )
 def test_the_end_is_observed_as_y(solver, operator):
@@ -439,6 +449,13 @@ def test_ddnm_keeps_the_variance_and_trusts_clear_observations(singular, noise_s
     assert (gain[0] == 1) == bool(tau[0] <= sigma)
 
 
+def test_evenly_spaced_levels():
+    assert spaced(999, 1) == [999]
+    assert spaced(999, 2) == [999, 0]
+    assert spaced(100, 5) == [100, 75, 50, 25, 0]
+    assert spaced(2, 10) == [2, 1, 0]
+
+
 def test_the_released_levels_of_diffpir():
     times = quadratic(999, 100)
     assert times[:4] == [999, 899, 857, 825]
@@ -446,6 +463,58 @@ def test_the_released_levels_of_diffpir():
     times = quadratic(930, 1000)
     assert (times[0], times[-1]) == (930, 0)
     assert times == sorted(set(times), reverse=True)
+
+
+def test_evaluations_of_an_operator_are_counted():
+    """A, Aᵀ, A†, the proximal map and Jᵀ are one each, a change of coordinates is half of one."""
+    cost, motion = Cost(), MotionBlur(SHAPE, 3).at([0])
+    operator = cost.operator(motion, SHAPE)
+    x = torch.zeros(11, 3, *SHAPE)
+    y = operator(x)
+    assert cost.counts.pop("operator_evals") == 33
+    c = operator.to_right(x)
+    assert c.is_complex()  # half a spectrum: it is not of the size of an image
+    for name, z, evaluations in (
+        ("adjoint", y, 33),
+        ("pinv", y, 33),
+        ("from_right", c, 16.5),
+        ("to_left", y, 16.5),
+        ("from_left", c, 16.5),
+    ):
+        cost.counts.clear()
+        getattr(operator, name)(z)
+        assert cost.counts == {"operator_evals": evaluations}, name
+    cost.counts.clear()
+    operator.prox(x, y[:, :1], 0.1)
+    assert cost.counts == {"operator_evals": 33}
+    with torch.enable_grad():
+        seen = operator(x.requires_grad_()).sum()
+    assert cost.counts == {"operator_evals": 66}
+    seen.backward()
+    assert cost.counts == {"operator_evals": 99}
+    assert operator.noise_std == motion.noise_std
+
+
+@pytest.mark.parametrize(
+    ("solver", "known", "evaluations"),
+    [
+        (DPS(steps=20), True, 20 * 2),
+        (DiffPIR(steps=20), True, 19),
+        (DiffPIR(steps=20, descent=5), False, 19 * 5 * 2),
+        (MCG(steps=20), True, 20 * 2 + 19 * 2 + 2),
+        (DDNM(steps=20), True, 20 * 2 + 0.5 / 3),
+        (DDRM(steps=20), True, 20 * 1.5 + 0.5 + 0.5 / 3 + 0.5),
+        (REDDiff(steps=20), True, 20 * 2 + 1 / 3),
+        (DCDP(iterations=5), True, 5 * (1 + 0.5 / 3 + 1)),
+    ],
+)
+def test_what_solvers_cost(solver, known, evaluations):
+    """In evaluations per member; what is made of y alone is shared by all members of a case."""
+    prior, operator, cost = GaussianImages(), hole(), Cost()
+    y = observe(prior.draw(2), operator)
+    counted = cost.operator(operator if known else Unseen(operator), SHAPE)
+    solve(solver, y, counted, prior, members=3)
+    assert cost.counts["operator_evals"] / 6 == pytest.approx(evaluations)
 
 
 @pytest.mark.parametrize("solver", METHODS, ids=names)

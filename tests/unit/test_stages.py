@@ -154,6 +154,9 @@ def test_pictures_are_restored_and_judged_without_time(tmp_path):
     )  # fmt: skip
     assert observations.truth.dims == ("case", "channel", "y", "x")
     assert observations.y.shape == (5, 1, 8, 8)
+    assert (observations.linear, observations.dimensions) == (True, 64)
+    assert len(observations.condition) == len(observations.rank_deficiency) == 5
+    assert min(observations.condition) > 1
     solver = "priorflow.solvers.restoration.exact:ExactPosterior"
     run = {
         "experiment": "t", "task": "blur", "method": "exact", "solver": {"class": solver},

@@ -1,11 +1,13 @@
 """The long table, and the pages that are made of it."""
 
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from priorflow.config import load_experiment
 from priorflow.stages import tables, vocabulary
 
 COLUMNS = ["experiment", "task", "method", "case", "lead", "metric", "value", "members"]
@@ -218,6 +220,60 @@ def test_a_cell_of_fewer_cases_says_so(tmp_path):
     assert "n = 20" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({}, ""),
+        ({"linear": False}, "Nonlinear operator."),
+        ({"linear": True}, "Linear operator."),
+        (
+            {"condition": [1.0], "rank_deficiency": [169], "dimensions": 1024},
+            "Linear operator, κ = 1.0, rank deficiency 169 of 1,024.",
+        ),
+        (
+            {"condition": [1.26e6, 23.4, 4470.0], "rank_deficiency": [0, 2, 0], "dimensions": 9},
+            "Linear operator, κ = 4,500 (median over cases; 23 to 1.3e6), "
+            "rank deficiency 0 (median over cases; 0 to 2) of 9.",
+        ),
+    ],
+)
+def test_what_an_operator_is_stands_under_its_task(known, said, tmp_path):
+    """And what κ is, where there is one; in all forms, also of a table that is read again."""
+    known = {"linear": True, **known} if known else {}
+    metrics = pd.concat([tidy(task, {"pinv": {"psnr": 20.0}}) for task in ("inpainting", "mine")])
+    tables.write_csv(tables.build(metrics, operators={"mine": known}), tmp_path / "t.csv")
+    table = tables.read_csv(tmp_path / "t.csv")
+    for name, write in (("md", tables.write_markdown), ("html", tables.write_html)):
+        write(table, tmp_path / name)
+    text, page = (tmp_path / "md").read_text(), Page()
+    page.feed((tmp_path / "html").read_text())
+    first, second = text.split("## Mine (`mine`)")
+    assert second.startswith(f"\n\n{said}\n\n|" if said else "\n\n|")
+    assert ("κ: condition number" in first) == ("κ" in said)
+    assert page.text.count("rank deficiency:") == ("κ" in said)
+    assert said in page.text
+    tables.write_latex(table, tmp_path / "tex")
+    caption = (tmp_path / "tex").read_text().split(r"\caption{")[2].split("}\n")[0]
+    assert caption == f"Lorenz-63, mine. {said}".strip().replace("κ", r"$\kappa$")
+
+
+def test_a_metric_without_values_says_why(tmp_path):
+    """In the column of dashes, which a published value alone does not need."""
+    scores = {"dps": {"psnr": 20.0, "lpips_alex": np.nan, "mine": np.nan}, "mcg": {"psnr": 17.0}}
+    columns = ["experiment", "task", "method", "metric", "value", "std", "source"]
+    row = ["lorenz63", "inpainting", "dps", "lpips", "0.2", "", "talk"]
+    table = tables.build(tidy("inpainting", scores), pd.DataFrame([row], columns=columns))
+    tables.write_markdown(table, tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text()
+    (remark,) = (line for line in text.splitlines() if line.startswith("- [–]"))
+    reason = vocabulary.measure("lpips_alex").missing
+    expected = f"LPIPS (AlexNet) is not available: {reason}; mine is not available"
+    assert remark == f"- [–] {expected}"
+    tables.write_html(table, tmp_path / "table.html")
+    assert "LPIPS (AlexNet) is not available" in (tmp_path / "table.html").read_text()
+    assert "resized to 64²" in text
+
+
 def test_latex_is_balanced_and_escaped(table, tmp_path):
     """Every row has as many cells as columns, and nothing breaks the compiler."""
     tables.write_latex(table, tmp_path / "table.tex")
@@ -274,6 +330,16 @@ def test_html_is_whole_and_self_contained(table, tmp_path):
     numbers = {part for cell in cells for part in cell.split(" [") if any(map(str.isdigit, part))}
     assert len(numbers) > 30
     assert [n for n in numbers if n.rstrip("]") not in page.text] == []
+
+
+@pytest.mark.parametrize("name", ["images", "lorenz63", "navier_stokes"])
+def test_published_values_have_a_place(name):
+    """Their tasks are those of the experiment: otherwise they would be dropped without a word."""
+    root = Path(__file__).parents[2] / "workflow"
+    published = tables.read_published(root / "published" / f"{name}.csv")
+    experiment = load_experiment(name, "laptop", root / "experiments")
+    assert set(published["experiment"]) == {name}
+    assert set(published["task"]) <= set(experiment.tasks)
 
 
 def test_vocabulary_falls_back_to_names():

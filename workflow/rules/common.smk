@@ -145,6 +145,17 @@ def posterior_key(name, method, task):
 
 
 @cache
+def assessment_key(name, model):
+    e = EXPERIMENTS[name]
+    settings = e.assessment.model_dump()
+    m = e.models[model]
+    targets = ["priorflow.stages.assess:assess", m.prior["class"], e.system["class"]]
+    targets += [m.network["class"]] if m.learned else []
+    own = code(name, *targets, libraries=(*COMPUTING, "azula"))
+    return digest([data_key(name), model_key(name, model), settings, own])
+
+
+@cache
 def metrics_key(name, methods):
     e = EXPERIMENTS[name]
     keys = [
@@ -197,7 +208,8 @@ def products(name):
     figures = [
         f
         for f in figures
-        if "models" not in e.figures[f].needs or figure_models(e, f, CONFIG.methods)
+        if not {"models", "assessment"} & set(e.figures[f].needs)
+        or figure_models(e, f, CONFIG.methods)
     ]
     return [
         f"{ROOT}/{name}/tables/{name}.csv",

@@ -49,6 +49,7 @@ rule tables:
         notes=lambda w: experiment_of(w).notes(),
         labels=lambda w: experiment_of(w).labels(),
         roles=lambda w: (experiment_of(w).floor, experiment_of(w).limit),
+        results=f"{TREE}",
         key=lambda w: metrics_key(w.experiment, tuple(table_methods(w))),
         code=lambda w: code(
             w.experiment,
@@ -59,7 +60,8 @@ rule tables:
         "Tabulate {wildcards.experiment}: {wildcards.table}"
     shell:
         command("tables")
-        + " {input.metrics} {params.published} --output {output.csv} 2> {log}"
+        + " {input.metrics} {params.published} --results {params.results}"
+        " --output {output.csv} 2> {log}"
 
 
 def shown(wildcards):
@@ -79,12 +81,12 @@ def shown(wildcards):
         ]
     if "observations" in f.needs:
         files += [f"{ROOT}/{name}/observations/{task}.zarr" for task in tasks]
-    for model in figure_models(e, wildcards.figure, CONFIG.methods):
-        files += [
-            f"{ROOT}/{name}/models/{model}/{file}"
-            for file in ("metrics.csv", "config.json")
-        ]
-    return files
+    of_models = ["metrics.csv", "config.json"] if "models" in f.needs else []
+    of_models += ["assessment.zarr"] if "assessment" in f.needs else []
+    models = figure_models(e, wildcards.figure, CONFIG.methods)
+    return files + [
+        f"{ROOT}/{name}/models/{m}/{file}" for m in models for file in of_models
+    ]
 
 
 def figure_of(wildcards):
@@ -96,9 +98,10 @@ def shown_key(wildcards):
     name = wildcards.experiment
     e, f = EXPERIMENTS[name], EXPERIMENTS[name].figures[wildcards.figure]
     methods = tuple(figure_methods(e, wildcards.figure, CONFIG.methods))
-    keys = [
-        model_key(name, m) for m in figure_models(e, wildcards.figure, CONFIG.methods)
-    ]
+    models = figure_models(e, wildcards.figure, CONFIG.methods)
+    keys = [model_key(name, m) for m in models]
+    if "assessment" in f.needs:
+        keys += [assessment_key(name, m) for m in models]
     if "metrics" in f.needs:
         keys.append(metrics_key(name, methods))
     if "posterior" in f.needs:

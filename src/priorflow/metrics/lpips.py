@@ -96,7 +96,9 @@ def _model(net: str, weights: str) -> nn.Module | None:
     except (OSError, subprocess.SubprocessError) as error:
         if weights:
             raise BadInput(f"weights: {error}") from None
-        logging.getLogger(__name__).warning("lpips (%s) is not available: %s", net, error)
+        said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
+        reason = said[-1] if said else error  # the last line of pip's
+        logging.getLogger(__name__).warning("lpips (%s) is not available: %s", net, reason)
         return None
     model = _LPIPS(net=net, pnet_rand=True)  # it would fetch the checkpoint by itself
     model.net.load_state_dict(dict(zip(model.net.state_dict(), trunk, strict=True)))

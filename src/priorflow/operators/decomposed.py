@@ -7,6 +7,7 @@ are written in its coordinates (DDNM, DDRM) run on any of these operators.
 __all__ = ["Decomposed"]
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ class Decomposed(ABC):
     white noise in images.
 
     Attributes:
+        shape: (C, H, W).
         noise_std: γ, on the scale of the images, [-1, 1].
     """
 
+    shape: Sequence[int]
     noise_std: float
 
     @property
@@ -88,3 +91,19 @@ class Decomposed(ABC):
         """The largest singular value over the smallest; infinite where A is not invertible."""
         s = self.singular_values
         return float(s.max() / s.min()) if s.min() > 0 else float("inf")
+
+    def conditioning(self) -> tuple[Tensor, Tensor]:
+        """κ and the rank deficiency of A, each of shape (images,), or (1,) where all share A.
+
+        Returns:
+            The largest singular value over the smallest that is not zero, and how many of the
+            C H W are zero: the dimensions of what no observation sees.
+        """
+        (channels, height, width), s = self.shape, self.singular_values.double()
+        if s.shape[-1] == width // 2 + 1 < width:  # half of a spectrum: the rest mirrors it
+            column = torch.arange(width, device=s.device)
+            s = s[..., torch.minimum(column, width - column)]
+        s = s.reshape(-1, height * width)
+        seen = s > 0
+        condition = s.amax(1) / s.where(seen, torch.inf).amin(1)
+        return condition, channels * (~seen).sum(1)

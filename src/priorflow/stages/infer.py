@@ -60,7 +60,9 @@ def sample(
     operator = operator_of(run["operator"], system, base)
     prior = build_prior(model, cost.simulator(system), base)
     if model["network"] is not None:
-        prior = restore(prior, weights).to(device)
+        prior = restore(prior, weights)
+    if isinstance(prior, torch.nn.Module):
+        prior = prior.to(device)
     if hasattr(prior, "network"):
         cost.network(prior.network)
     results, counts, seconds = [], [], []

@@ -12,6 +12,7 @@ import xarray as xr
 
 from priorflow import store
 from priorflow.components import build
+from priorflow.operators.base import LinearOperator
 from priorflow.rng import Streams
 
 
@@ -102,7 +103,11 @@ def _pictures(
     seed: int,
     base: Path,
 ) -> xr.Dataset:
-    """y (case, \\*obs) and truth (case, \\*space)."""
+    """y (case, \\*obs) and truth (case, \\*space), and in attributes what is known of the operator.
+
+    `linear` says whether it is that; `condition` and `rank_deficiency`, of `dimensions`, are those
+    of every case, or one for all, of an operator that has a `conditioning`.
+    """
     window = store.read(data).isel(trajectory=slice(cases), time=0)
     rows = window.trajectory.values.tolist()
     truth = torch.from_numpy(np.ascontiguousarray(window.state.values))
@@ -118,8 +123,23 @@ def _pictures(
             "trajectory": ("case", rows),
         },
         coords={"case": np.arange(len(y))},
-        attrs=_attributes(window, operator, built, seed),
+        attrs={**_attributes(window, operator, built, seed), **_conditioning(built, truth[0])},
     )
+
+
+def _conditioning(built: Any, image: torch.Tensor) -> dict[str, Any]:
+    """What a table says of an operator of images: how well y determines them."""
+    if not isinstance(built, LinearOperator):
+        return {"linear": False}
+    if not hasattr(built, "conditioning"):
+        return {"linear": True}
+    condition, deficiency = (values.tolist() for values in built.conditioning())
+    return {
+        "linear": True,
+        "condition": condition,
+        "rank_deficiency": deficiency,
+        "dimensions": image.numel(),
+    }
 
 
 def _attributes(

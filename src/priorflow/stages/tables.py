@@ -16,10 +16,11 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ CLOSE = 1.15  # a floor that is no further from the limit than this factor canno
 AND = " | "  # between several published values of one number, and between their sources
 
 KEYS = ["experiment", "task", "method", "metric"]
-TEXT = [*KEYS, "task_label", "method_label", "metric_label", "role"]
+TEXT = [*KEYS, "task_label", "task_note", "method_label", "metric_label", "role"]
 FLOATS = ["mean", "low", "high", "skill", "skill_low", "skill_high", *COSTS]
 FLAGS = ["better_than_reference", "best"]
 COLUMNS = [
@@ -68,6 +69,7 @@ def build(
     references: Collection[str] = (),
     notes: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    operators: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
     """The long table of one experiment.
 
@@ -83,6 +85,8 @@ def build(
         references: Methods that others are compared with; they are never marked as the best either.
         notes: Remarks by `method` or by `task/method`.
         labels: Labels of tasks, methods and metrics that go before those of `vocabulary`.
+        operators: What the observe stage knows of the operators, by task: `linear`, `condition`,
+            `rank_deficiency`, `dimensions`, as far as it says it.
 
     Returns:
         Columns `COLUMNS`, best methods first within a task: the mean over `n` cases with its 95 %
@@ -100,7 +104,7 @@ def build(
     _check(metrics)
     experiment = metrics["experiment"].iloc[0]
     sources = _sources(published, experiment)
-    notes, labels = notes or {}, labels or {}
+    notes, labels, operators = notes or {}, labels or {}, operators or {}
     rows: list[dict] = []
     for task, frame in metrics.groupby("task", sort=False):
         values = {
@@ -120,6 +124,7 @@ def build(
                     "method": method,
                     "metric": metric,
                     "task_label": labels.get(task, task_label(task)),
+                    "task_note": _operator(operators.get(task, {})),
                     "method_label": labels.get(method, method_label(method)),
                     "metric_label": labels.get(metric, measure(metric).label),
                     "role": {
@@ -192,6 +197,33 @@ def _sources(
             (value, row["source"])
         )
     return out
+
+
+def _operator(known: Mapping[str, Any]) -> str:
+    """What is known of the operator of a task; of many its median and its range over cases."""
+    if "linear" not in known:
+        return ""
+    if not known["linear"]:
+        return "Nonlinear operator."
+    if "condition" not in known:
+        return "Linear operator."
+    condition = _range(known["condition"], _power)
+    deficiency = _range(known["rank_deficiency"], lambda value: f"{value:,.0f}")
+    size = f"{known['dimensions']:,}"
+    return f"Linear operator, κ = {condition}, rank deficiency {deficiency} of {size}."
+
+
+def _range(values: Sequence[float], text: Callable[[float], str]) -> str:
+    low, median, high = map(text, np.quantile(values, [0, 0.5, 1], method="nearest"))
+    return median if low == high else f"{median} (median over cases; {low} to {high})"
+
+
+def _power(value: float) -> str:
+    """Two digits, such as 1.0, 23, 4,500 or 1.2e6."""
+    if value >= 1e4:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.1f}" if value < 9.95 else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def _judged(
@@ -315,6 +347,7 @@ class Section:
 
     task: str
     label: str
+    about: str
     heads: Sequence[tuple[str, str, str, str]]
     rows: Sequence[Row]
     published: Sequence[Row]
@@ -362,9 +395,15 @@ def _section(task: str, frame: pd.DataFrame) -> Section:
             mark = next((k for k, note in notes.items() if note == lead.note), _letter(len(notes)))
             notes[mark] = lead.note
         rows.append(Row(lead.method_label, lead.role, cells, mark))
+    missing = frame[(frame["members"] > 0) & ~frame["metric"].isin(ours["metric"])]["metric"]
+    if len(missing):
+        notes["–"] = "; ".join(
+            f"{names[m]} is not available" + f": {measure(m).missing}" * bool(measure(m).missing)
+            for m in missing.unique()
+        )
     published, sources = _published(frame, metrics, len(heads))
-    label = frame["task_label"].iloc[0]
-    return Section(task, label, heads, rows, published, notes, sources, _warning(ours))
+    label, about = frame[["task_label", "task_note"]].iloc[0]
+    return Section(task, label, about, heads, rows, published, notes, sources, _warning(ours))
 
 
 def _published(
@@ -469,6 +508,11 @@ def _legend(sections: Sequence[Section]) -> list[str]:
         lines.append("Limit: the best that can be had on this task.")
     if "floor" in roles:
         lines.append("Floor: what needs no observations, or no learned prior.")
+    if any("κ" in section.about for section in sections):
+        lines.append(
+            "κ: condition number, the largest singular value of the operator over the smallest "
+            "that is not zero; rank deficiency: dimensions of the truth that y does not see."
+        )
     if worse:
         lines.append("° not better than the floor (paired interval).")
     if any(section.published for section in sections):
@@ -488,6 +532,7 @@ def write_markdown(table: pd.DataFrame, path: str | Path) -> None:
     lines = [f"# {_title(table)}", "", " ".join(_legend(sections)), ""]
     for section in sections:
         lines += [f"## {_capital(section.label)} (`{section.task}`)", ""]
+        lines += [section.about, ""] if section.about else []
         if section.warning:
             lines += [f"> **{section.warning}**", ""]
         heads = ["Method", *(" ".join(filter(None, (h[0], h[2]))) for h in section.heads)]
@@ -547,6 +592,7 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "↑": r"$\uparrow$",
     "Π": r"$\Pi$",
     "γ": r"$\gamma$",
+    "κ": r"$\kappa$",
 }
 
 
@@ -560,10 +606,11 @@ def write_latex(table: pd.DataFrame, path: str | Path) -> None:
 
 def _latex_table(section: Section, title: str) -> str:
     heads = ["Method", *(" ".join(filter(None, (h[0], h[2]))) for h in section.heads)]
+    said = (f"{title}, {section.label}.", section.about, section.warning)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_tex(f'{title}, {section.label}. {section.warning}'.strip())}}}",
+        rf"\caption{{{_tex(' '.join(filter(None, said)))}}}",
         rf"\label{{tab:{section.task.replace('_', '-')}}}",
         r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * len(section.heads)}}}",
@@ -653,6 +700,7 @@ def _html_section(section: Section) -> str:
     return (
         f'<section id="{escape(section.task)}"><h2>{escape(_capital(section.label))} '
         f"<code>{escape(section.task)}</code></h2>"
+        + (f'<p class="about">{escape(section.about)}</p>' if section.about else "")
         + (f'<p class="warning">{escape(section.warning)}</p>' if section.warning else "")
         + f'<div class="scroll"><table><thead><tr><th scope="col"><button type="button">Method'
         f"</button></th>{heads}</tr></thead>{bodies}</table></div>"
@@ -769,6 +817,7 @@ sup { font-size: 10.5px; line-height: 0; margin-left: 2px; }
 .published td, .published tr:not(.head) th { padding-top: 4px; padding-bottom: 4px; }
 .remarks { list-style: none; display: flex; flex-wrap: wrap; gap: 2px 24px; margin: 14px 0 0;
   padding: 0 6px; color: var(--soft); font-size: 12px; }
+.about { color: var(--soft); font-size: 13px; margin: -8px 0 12px; padding: 0 6px; }
 .warning { background: var(--warn); color: var(--warn-ink); border-radius: 6px; margin: 0 0 12px;
   padding: 8px 12px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 0; }

@@ -23,6 +23,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 UNITS = "standardised"
+NO_WEIGHTS = (
+    "the weights of the classifier could not be fetched, the log of the evaluation says why; "
+    "`weights` of the metric may name their file"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Measure:
         digits: Significant digits in tables.
         description: One sentence without a full stop.
         target: The value of a perfect method, for direction `match`.
+        missing: Why a run may have no values of it.
     """
 
     label: str
@@ -45,6 +50,7 @@ class Measure:
     digits: int = 3
     description: str = ""
     target: float | None = None
+    missing: str = ""
 
     def __post_init__(self) -> None:
         if self.direction not in ("lower", "higher", "match"):
@@ -122,7 +128,22 @@ METRICS = {
         description="peak signal-to-noise ratio of the members' mean",
     ),
     "ssim": Measure("SSIM", "", "higher", description="structural similarity"),
-    "lpips": Measure("LPIPS", "", "lower", description="learned perceptual distance"),
+    "lpips": Measure(
+        "LPIPS",
+        "",
+        "lower",
+        description="learned perceptual distance on features of VGG-16, as published; pictures of "
+        "less than 64² pixels are resized to 64²",
+        missing=NO_WEIGHTS,
+    ),
+    "lpips_alex": Measure(
+        "LPIPS (AlexNet)",
+        "",
+        "lower",
+        description="learned perceptual distance on features of AlexNet, which is 30 times faster "
+        "than VGG-16; pictures of less than 64² pixels are resized to 64²",
+        missing=NO_WEIGHTS,
+    ),
     "consistency": Measure(
         "Consistency",
         description="root-mean-square residual of the observations, in their units; about γ where "

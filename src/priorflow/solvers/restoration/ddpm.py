@@ -69,5 +69,10 @@ def ancestral(x: Tensor, x0: Tensor, t: int, s: int, z: Tensor) -> Tensor:
 
 
 def spaced(first: int, steps: int) -> list[int]:
-    """`steps` time indices, evenly spaced and descending from `first` to 0, without repetition."""
+    """`steps` time indices, evenly spaced and descending from `first` to 0, without repetition.
+
+    A single one is `first`: where the noise is, there a denoiser is needed.
+    """
+    if steps == 1:
+        return [first]
     return sorted({int(i) for i in torch.linspace(0, first, steps).round()}, reverse=True)

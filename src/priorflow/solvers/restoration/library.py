@@ -135,7 +135,8 @@ class DDRM:
     That release divides all noise by √2, as if every coordinate were half of a complex one, while
     it tells the denoiser σ: we give it draws that are √2 larger, and complex coordinates in halves.
     It repeats singular values along the batch: all images go as one item. It takes coordinates with
-    s ≤ γ for unseen. Nothing in it depends on the scale of the images.
+    s ≤ γ for unseen, and ends in x̂0, which meets y without noise nearly. Nothing in it depends on
+    the scale of the images. `priorflow.solvers.restoration.ddrm` is the paper's method.
 
     Attributes:
         steps: Network calls: t = `start`, …, 0, evenly spaced, at most `start` + 1 of them.

@@ -1,4 +1,4 @@
-"""The error of every method against what it costs."""
+"""The error, or the score, of every method against what it costs."""
 
 __all__ = ["draw"]
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results, units
+from priorflow.stages.figures.plane import plain_log_along
 from priorflow.stages.figures.style import (
     axis_label,
     house_style,
@@ -21,7 +22,7 @@ from priorflow.stages.figures.style import (
     wrapped,
 )
 from priorflow.stages.figures.sweeps import interval_bars, per_case
-from priorflow.stages.vocabulary import measure
+from priorflow.stages.vocabulary import UNITS, measure
 
 BARS = {"elinewidth": 0.9, "capsize": 1.8}
 NOTHING = 0.5  # the width of the axis from no cost at all to 1, in decades
@@ -35,15 +36,16 @@ def draw(
 
     Args:
         results: Needs metrics and observations.
-        metric: The error.
-        costs: What is counted, per member and observed state.
+        metric: The error, on a logarithmic axis, or a score that is higher for better methods.
+        costs: What is counted, per member and observed state, or image.
     """
     table = results.metrics()
     rows, columns = len(costs), len(results.tasks)
     figure, axes = panels(rows, columns, height=2.6 + 4.3 * rows, sharex="row", sharey=True)
     for j, task in enumerate(results.tasks):
         observations = results.observations(task)
-        states = observations.sizes[observations.truth.dims[1]]
+        times = {"time", "lead"} & observations.sizes.keys()  # pictures have none
+        states = math.prod(observations.sizes[name] for name in times)
         found = table[table.task == task]
         counts = set()
         for method in results.shown(task):
@@ -54,16 +56,19 @@ def draw(
                 price = per_case(found, method, cost).mean() / states
                 axis.errorbar(price, value, lengths, **BARS, **_marker(method, results))
         axes[0, j].set_title(wrapped(f"{results.label(task)}; {span(counts)} cases", 96 // columns))
-    plain_log(axes[0, 0])
+    what = measure(metric)
+    if what.direction != "higher":  # scores may be zero, and decibels are logarithms
+        plain_log(axes[0, 0])
+    for axis in axes[:, 0]:
+        unit = units(observations) if what.unit == UNITS else what.unit
+        axis.set_ylabel(axis_label(what.label, unit))
+    each = "per member and state" if times else "per image"
     for row, cost in zip(axes, costs, strict=True):
         what = measure(cost)
         label = axis_label(what.description or cost, what.unit)
         for axis in row:
-            axis.set_xlabel(wrapped(label, 84 // columns) + "\nper member and state")
+            axis.set_xlabel(wrapped(label, 84 // columns) + f"\n{each}")
         _price(row[0], [line.get_xdata()[0] for axis in row for line in axis.lines])
-    what = measure(metric)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(axis_label(what.label, units(observations) if what.unit else ""))
     methods = [m for m in results.methods if any(results.ran(m, task) for task in results.tasks)]
     handles = [Line2D([], [], **_marker(m, results)) for m in methods]
     legend_below(figure, handles, [results.label(m) for m in methods])
@@ -73,7 +78,7 @@ def draw(
 def _price(axis: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis, on which there is a place for what is free."""
     if min(values) > 0:
-        axis.set_xscale("log")
+        plain_log_along(axis, "x")
         return
     axis.set_xscale("symlog", linthresh=1, linscale=NOTHING)
     decades = [10**i for i in range(math.ceil(math.log10(max(*values, 1))) + 1)]
