@@ -50,7 +50,10 @@ class Config(Strict):
 
     scale: Scale = Field("laptop", description="How large everything is; see the scales below.")
     experiments: list[str] = Field(
-        ["lorenz63", "double_well", "damped_spring", "navier_stokes"],
+        [
+            *("lorenz63", "double_well", "damped_spring", "navier_stokes"),
+            *("gaussian_mixture", "images"),
+        ],
         min_length=1,
         description="Experiments to run: names in workflow/experiments, or paths of YAML files.",
     )

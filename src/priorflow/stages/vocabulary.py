@@ -182,7 +182,7 @@ COSTS = {
     "nfe": Measure("NFE", "", "lower", description="forward network evaluations"),
     "nfe_backward": Measure("Backward", "", "lower", description="backward network evaluations"),
     "operator_evals": Measure(
-        "Operator", "", "lower", description="evaluations of the forward model"
+        "Operator", "", "lower", description="applications of A, Aᵀ, A† or the proximal map"
     ),
     "encoder_evals": Measure("Encoder", "", "lower", description="evaluations of the encoder"),
     "decoder_evals": Measure("Decoder", "", "lower", description="evaluations of the decoder"),

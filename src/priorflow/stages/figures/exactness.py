@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 
 from priorflow.components import BadInput
 from priorflow.stages.figures.base import Results
-from priorflow.stages.figures.plane import plain_log_along
 from priorflow.stages.figures.style import (
     LIMIT,
     MARKERS,
@@ -20,6 +19,7 @@ from priorflow.stages.figures.style import (
     house_style,
     legend_below,
     panels,
+    plain_log,
     span,
     wrapped,
 )
@@ -88,7 +88,7 @@ def draw(
     for axis, metric in zip(first, distances, strict=True):
         what = measure(metric)
         axis.set_xlabel(axis_label(what.label, what.unit))
-        plain_log_along(axis, "x")
+        plain_log(axis, "x", decades=2)
     for metric in coverages:
         last.axvline(measure(metric).target, color=LIMIT, lw=0.9, zorder=1)
     last.set(xlim=(-0.03, 1.03), xlabel="share of the truth")

@@ -4,14 +4,13 @@ Reference:
     The Perception-Distortion Tradeoff (Blau & Michaeli, 2018), arXiv 1711.06077
 """
 
-__all__ = ["draw", "name_points", "plain_log_along"]
+__all__ = ["draw", "name_points"]
 
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
 
 from priorflow.stages.figures.base import Results
 from priorflow.stages.figures.style import (
@@ -21,6 +20,7 @@ from priorflow.stages.figures.style import (
     house_style,
     look,
     panels,
+    plain_log,
     span,
     wrapped,
 )
@@ -89,7 +89,7 @@ def draw(results: Results, x: str, y: str) -> Figure:
                 axis.text(noise, 1, " γ", transform=axis.get_xaxis_transform(), va="top")
             values = [pair[k].value for pair in points.values()]
             if values and what.direction != "higher" and max(values) > WIDE_RANGE * min(values) > 0:
-                plain_log_along(axis, side)
+                plain_log(axis, side, decades=2)
             label = axis_label(what.label, what.unit)
             axis.set(**{f"{side}label": f"{label} {what.arrow}".strip()})
         named.append((axis, {results.label(m): pair for m, pair in points.items()}))
@@ -98,23 +98,6 @@ def draw(results: Results, x: str, y: str) -> Figure:
         if labelled:
             name_points(axis, labelled)
     return figure
-
-
-def plain_log_along(axes: Axes, axis: str) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5 times a power of ten, written in full.
-
-    Beyond two decades it has powers of ten.
-
-    Args:
-        axes: Of which.
-        axis: `x` or `y`.
-    """
-    axes.set(**{f"{axis}scale": "log"})
-    low, high = getattr(axes, f"get_{axis}lim")()
-    lines = getattr(axes, f"{axis}axis")
-    lines.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
-    lines.set_major_formatter("{x:g}")
-    lines.set_minor_locator(NullLocator())
 
 
 def name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> None:

@@ -220,14 +220,18 @@ def span(numbers: Collection[int]) -> str:
     return "–".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
-def plain_log(axes: Axes) -> None:
-    """A logarithmic y axis with ticks at 1, 2 and 5 times a power of ten, written in full.
+def plain_log(axes: Axes, axis: str = "y", decades: int = 3) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 times a power of ten, written in full.
 
-    Beyond three decades it has powers of ten.
+    Args:
+        axes: Of which.
+        axis: `x` or `y`.
+        decades: Beyond so many it has powers of ten.
     """
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    if high < 1000 * low:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set(**{f"{axis}scale": "log"})
+    low, high = getattr(axes, f"get_{axis}lim")()
+    if high < 10**decades * low:
+        lines = getattr(axes, f"{axis}axis")
+        lines.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        lines.set_major_formatter("{x:g}")
+        lines.set_minor_locator(NullLocator())

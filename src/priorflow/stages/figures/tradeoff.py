@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results, units
-from priorflow.stages.figures.plane import plain_log_along
 from priorflow.stages.figures.style import (
     axis_label,
     house_style,
@@ -78,7 +77,7 @@ def draw(
 def _price(axis: Axes, values: Sequence[float]) -> None:
     """A logarithmic x axis, on which there is a place for what is free."""
     if min(values) > 0:
-        plain_log_along(axis, "x")
+        plain_log(axis, "x", decades=2)
         return
     axis.set_xscale("symlog", linthresh=1, linscale=NOTHING)
     decades = [10**i for i in range(math.ceil(math.log10(max(*values, 1))) + 1)]
