@@ -63,8 +63,7 @@ def sample(
         prior = restore(prior, weights)
     if isinstance(prior, torch.nn.Module):
         prior = prior.to(device)
-    if hasattr(prior, "network"):
-        cost.network(prior.network)
+        cost.network(getattr(prior, "network", prior))  # an exact denoiser stands for a network
     results, counts, seconds = [], [], []
     names = (run["experiment"], run["task"], run["method"])
     blocks = range(cases.start, cases.stop, run["block"])
