@@ -176,6 +176,10 @@ def test_pictures_are_restored_and_judged_without_time(tmp_path):
     )
     assert whole.state.dims == ("case", "member", "channel", "y", "x")
     assert whole["mean"].dims == observations.truth.dims
+    dps = {"class": "priorflow.solvers.restoration.dps:DPS", "steps": 7}
+    guided = posterior(range(1), method="dps", solver=dps, members=2)
+    assert (guided.nfe == 7).all()  # of an exact denoiser, which has no network
+    assert (guided.nfe_backward == 7).all()
     metrics = {
         "mean_error": {
             "class": "priorflow.metrics.exactness:mean_error",
