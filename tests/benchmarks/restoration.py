@@ -44,13 +44,13 @@ from torch import Tensor
 from priorflow.config import load_experiment
 from priorflow.operators.blur import GaussianBlur
 from priorflow.operators.inpainting import BoxInpainting
-from priorflow.priors.denoiser import LearnedDenoiser
+from priorflow.priors.denoiser import AsAzula, LearnedDenoiser
 from priorflow.rng import Streams
 from priorflow.solvers.restoration.common import levels
 from priorflow.solvers.restoration.ddpm import alpha_bar, sigma_of
 from priorflow.solvers.restoration.diffpir import DiffPIR, quadratic
 from priorflow.solvers.restoration.dps import DPS
-from priorflow.solvers.restoration.library import AsAzula
+from priorflow.solvers.restoration.library import DDPMSchedule
 from priorflow.stages.models import build_prior, restore
 from priorflow.stages.statistics import bootstrap_interval
 from priorflow.systems.images import FashionMNIST
@@ -111,7 +111,7 @@ def azula_dps(zeta: float, task: Task, prior: LearnedDenoiser, noise: list[Tenso
         timesteps = azula_times([t for t, _ in levels(START, STEPS)], START)
 
     def run(y: Tensor) -> Tensor:
-        denoiser = AsAzula(prior, START, clip=False)
+        denoiser = AsAzula(prior, DDPMSchedule(START), clip=False)
         return Sampler(denoiser, y, task.operator, zeta, silent=True)(noise.pop(0))
 
     return run
@@ -125,7 +125,7 @@ def azula_diffpir(lam: float, task: Task, prior: LearnedDenoiser, noise: list[Te
 
     def run(y: Tensor) -> Tensor:
         denoiser = DiffPIRDenoiser(
-            AsAzula(prior, START, clip=False),
+            AsAzula(prior, DDPMSchedule(START), clip=False),
             y.flatten(1),
             lambda x: task.operator(x).flatten(1),
             NOISE**2,

@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from priorflow.operators.blur import GaussianBlur
 from priorflow.operators.inpainting import BoxInpainting, Pixels
 from priorflow.operators.motion import MotionBlur
+from priorflow.priors.denoiser import AsAzula
 from priorflow.rng import Streams
 from priorflow.solvers.restoration import library
 from priorflow.solvers.restoration.admm_pnp import ADMMPnP
@@ -16,7 +17,7 @@ from priorflow.solvers.restoration.common import data_step
 from priorflow.solvers.restoration.dcdp import DCDP, fit, purify
 from priorflow.solvers.restoration.ddpm import alpha_bar, sigma_of
 from priorflow.solvers.restoration.ddrm import DDRM
-from priorflow.solvers.restoration.library import MMPS, PGDM, AsAzula
+from priorflow.solvers.restoration.library import MMPS, PGDM, DDPMSchedule
 from priorflow.solvers.restoration.pinv import PseudoInverse
 from priorflow.solvers.restoration.sitcom import SITCOM
 from priorflow.solvers.restoration.tv import TotalVariation
@@ -377,13 +378,13 @@ ESTIMATORS = [
 
 @pytest.mark.parametrize(("time", "t"), [(0.1, 99), (0.5, 499), (1.0, 999)])
 def test_azulas_denoiser_is_ours(time, t):
-    adapted, x = AsAzula(PRIOR, 999, clip=False), TRUTH.unsqueeze(1)
+    adapted, x = AsAzula(PRIOR, DDPMSchedule(999), clip=False), TRUTH.unsqueeze(1)
     time = torch.tensor(time, dtype=torch.float64)
     alpha, sigma = adapted.schedule(time)
     assert alpha.item() == pytest.approx(math.sqrt(alpha_bar(t)))
     assert sigma.item() == pytest.approx(math.sqrt(1 - alpha_bar(t)))
     torch.testing.assert_close(adapted(x, time).mean, PRIOR(x / alpha, sigma_of(t)))
-    assert AsAzula(PRIOR, 999, clip=True)(100 * x, time).mean.abs().max() <= 1
+    assert AsAzula(PRIOR, DDPMSchedule(999), clip=True)(100 * x, time).mean.abs().max() <= 1
     assert adapted.schedule(torch.tensor(0.0)) == (1, 0)
 
 

@@ -11,14 +11,15 @@ References:
     | Variational Diffusion Models (Kingma et al., 2021), appendix I.1, arXiv 2107.00630
 """
 
-__all__ = ["Denoiser", "LearnedDenoiser"]
+__all__ = ["AsAzula", "Denoiser", "LearnedDenoiser"]
 
 import math
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from azula.denoise import KarrasDenoiser
-from azula.noise import VESchedule
+from azula.denoise import Denoiser as AzulaDenoiser
+from azula.denoise import DiracPosterior, KarrasDenoiser
+from azula.noise import Schedule, VESchedule
 from torch import Tensor, nn
 
 
@@ -40,6 +41,26 @@ class Denoiser(Protocol):
             sigma: σ > 0, a number or a tensor that broadcasts with (…).
         """
         ...
+
+
+class AsAzula(AzulaDenoiser):
+    """A denoiser D(x, σ) as azula's E[x0 | x_t] at a time t, for azula's samplers.
+
+    Args:
+        prior: D.
+        schedule: Time t to α and σ of x_t = α x0 + σ n.
+        clip: Clip x̂0 to [-1, 1].
+    """
+
+    def __init__(self, prior: Denoiser, schedule: Schedule, clip: bool = False) -> None:
+        super().__init__()
+        self.prior, self.schedule, self.clip = prior, schedule, clip
+
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
+        """One time t for all x_t, shape (…, C, H, W)."""
+        alpha, sigma = self.schedule(t)
+        x0 = self.prior(x_t / alpha, sigma / alpha)
+        return DiracPosterior(x0.clamp(-1, 1) if self.clip else x0)
 
 
 class LearnedDenoiser(nn.Module):

@@ -24,17 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from azula.denoise import Denoiser as AzulaDenoiser
-from azula.denoise import DiracPosterior
 from azula.noise import Schedule
 from azula.sample import HeunSampler
 from torch import Tensor
 
 from priorflow import store
 from priorflow.components import BadInput, build
-from priorflow.priors.denoiser import Denoiser
+from priorflow.priors.denoiser import AsAzula, Denoiser
 from priorflow.rng import Streams
-from priorflow.stages.models import build_prior, restore
+from priorflow.stages.models import device_of, load_prior
 from priorflow.stages.progress import log, track
 from priorflow.systems.base import Standardised
 
@@ -99,7 +97,9 @@ def flow(prior: Denoiser, noise: Tensor, steps: int) -> Tensor:
         noise: n, shape (…, C, H, W).
         steps: Levels of σ; D is called 2 steps - 1 times.
     """
-    sampler = HeunSampler(AsAzula(prior), steps=steps - 1, dtype=noise.dtype, silent=True)
+    sampler = HeunSampler(
+        AsAzula(prior, KarrasSchedule()), steps=steps - 1, dtype=noise.dtype, silent=True
+    )
     return prior(sampler(SIGMA_MAX * noise), SIGMA_MIN)
 
 
@@ -110,18 +110,6 @@ class KarrasSchedule(Schedule):
         """1 and σ, of the shape of t."""
         low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
         return torch.ones_like(t), (low + t * (high - low)) ** RHO
-
-
-class AsAzula(AzulaDenoiser):
-    """A denoiser D(x, σ) as azula's E[x0 | x_t] at a time t."""
-
-    def __init__(self, prior: Denoiser) -> None:
-        super().__init__()
-        self.prior, self.schedule = prior, KarrasSchedule()
-
-    def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
-        """One time t for all x_t, shape (…, C, H, W)."""
-        return DiracPosterior(self.prior(x_t, self.schedule(t)[1]))
 
 
 @torch.no_grad()
@@ -156,11 +144,9 @@ def assess(
         device: Where to compute.
         base: The folder of the experiment file.
     """
-    device = torch.device(device if torch.cuda.is_available() else "cpu")
+    device = device_of(device)
     source = Standardised(build(system, base))
-    prior = build_prior(model, source, base)
-    if model["network"] is not None:
-        prior = restore(prior, weights).to(device)
+    prior = load_prior(model, source, weights, device, base)
     test = store.read(data).state.isel(time=0)
     test = test.isel(trajectory=slice(max(settings["images"], settings["samples"]))).load()
     assessed = test[: settings["images"]]

@@ -17,9 +17,9 @@ from priorflow.priors.base import Climate, Known, StateSpace
 from priorflow.rng import Streams
 from priorflow.solvers.base import Diverged, Posterior
 from priorflow.stages.cost import Cost
-from priorflow.stages.models import build_prior, restore
+from priorflow.stages.models import device_of, load_prior
 from priorflow.stages.observe import at, operator_of
-from priorflow.stages.progress import log, track
+from priorflow.stages.progress import track
 from priorflow.stages.simulate import part
 from priorflow.systems.base import Standardised
 
@@ -53,16 +53,13 @@ def sample(
         state (case, member, time, \\*space), perhaps `previous` of the same dimensions, diagnostics
         (case, time, …), and the cost per case and member; pictures have no time.
     """
-    device = _device(device)
+    device = device_of(device)
     cost = Cost()
     solver = build(run["solver"], base)
     system = Standardised(build(run["system"], base))
     operator = operator_of(run["operator"], system, base)
-    prior = build_prior(model, cost.simulator(system), base)
-    if model["network"] is not None:
-        prior = restore(prior, weights)
+    prior = load_prior(model, cost.simulator(system), weights, device, base)
     if isinstance(prior, torch.nn.Module):
-        prior = prior.to(device)
         cost.network(getattr(prior, "network", prior))  # an exact denoiser stands for a network
     results, counts, seconds = [], [], []
     names = (run["experiment"], run["task"], run["method"])
@@ -168,10 +165,3 @@ def _dataset(parts: list[Posterior], observations: xr.Dataset, cases: range) -> 
 
 def _tensor(array: xr.DataArray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.values)).to(device)
-
-
-def _device(name: str) -> torch.device:
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        log(f"warning: device {name} is not available, computing on the CPU")
-        return torch.device("cpu")
-    return torch.device(name)

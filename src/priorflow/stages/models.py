@@ -1,6 +1,6 @@
 """Priors from their specification and their weights."""
 
-__all__ = ["build_prior", "export", "restore", "round_parameters"]
+__all__ = ["build_prior", "device_of", "export", "load_prior", "restore", "round_parameters"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from priorflow.components import BadInput, build, load
+from priorflow.stages.progress import log
 
 
 def build_prior(spec: Mapping[str, Any], system: Any, base: Path) -> Any:
@@ -31,6 +32,24 @@ def build_prior(spec: Mapping[str, Any], system: Any, base: Path) -> Any:
         arguments = kind.network_arguments(**{**context, **settings})
     network = build(spec["network"], base, **arguments)
     return build(spec["prior"], base, network=network, **context)
+
+
+def load_prior(
+    spec: Mapping[str, Any], system: Any, weights: Path | None, device: torch.device, base: Path
+) -> Any:
+    """A prior as `build_prior` makes it, with its weights if it has any, on a device."""
+    prior = build_prior(spec, system, base)
+    if spec["network"] is not None:
+        prior = restore(prior, weights)
+    return prior.to(device) if isinstance(prior, nn.Module) else prior
+
+
+def device_of(name: str) -> torch.device:
+    """The device that is asked for, or the CPU, with a warning, where there is no such GPU."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        log(f"warning: device {name} is not available, computing on the CPU")
+        return torch.device("cpu")
+    return torch.device(name)
 
 
 def round_parameters(prior: nn.Module) -> None:

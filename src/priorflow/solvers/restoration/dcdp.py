@@ -150,7 +150,6 @@ def purify(x: Tensor, n: Tensor, t: int, prior: Denoiser, steps: int, clip: bool
     a = alpha_bar(t - 1)
     x = math.sqrt(a) * x + math.sqrt(1 - a) * n
     t = max(t, 2)
-    indices = spaced(t - 1, min(steps, t)) if steps > 1 else [t - 1]
-    for i, j in pairwise([*indices, -1]):
+    for i, j in pairwise([*spaced(t - 1, min(steps, t)), -1]):
         x = ddim(x, tweedie(prior, x, i, clip), i, j)
     return x

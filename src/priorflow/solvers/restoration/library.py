@@ -21,8 +21,6 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
-from azula.denoise import Denoiser as AzulaDenoiser
-from azula.denoise import DiracPosterior
 from azula.guidance.mmps import MMPSDenoiser
 from azula.guidance.pgdm import PGDMSampler
 from azula.linalg.covariance import IsotropicCovariance
@@ -33,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from priorflow.operators.base import Operator
 from priorflow.operators.decomposed import CUTOFF, Decomposed
-from priorflow.priors.denoiser import Denoiser
+from priorflow.priors.denoiser import AsAzula, Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
 from priorflow.solvers.restoration.common import require, require_levels
@@ -77,7 +75,7 @@ class PGDM:
                     self.A_inv = lambda y: operator.prox(torch.zeros_like(x_t), y, r2)
                 return super().step(x_t, t, s, **kwargs)
 
-        denoiser = AsAzula(prior, self.start, self.clip)
+        denoiser = AsAzula(prior, DDPMSchedule(self.start), self.clip)
         data = {"y": y.unsqueeze(1), "A": operator, "A_inv": operator.pinv}
         settings = {"steps": self.steps, "eta": self.eta, "dtype": y.dtype, "silent": True}
         return _sample(Sampler(denoiser, **data, **settings), y, prior, rng, members)
@@ -117,7 +115,7 @@ class MMPS:
             Diverged: A sample is not finite; `step` is 0.
         """
         denoiser = MMPSDenoiser(
-            AsAzula(prior, self.start, self.clip),
+            AsAzula(prior, DDPMSchedule(self.start), self.clip),
             y.unsqueeze(1).flatten(2),
             A=lambda x: operator(x).flatten(2),
             cov_y=IsotropicCovariance(operator.noise_std**2),
@@ -203,20 +201,6 @@ class DDPMSchedule(Schedule):
         """√ᾱ and √(1 - ᾱ), of the shape of t."""
         bar = self.bars[(t.cpu() * (len(self.bars) - 1)).round().long()]
         return bar.sqrt().to(t), (1 - bar).sqrt().to(t)
-
-
-class AsAzula(AzulaDenoiser):
-    """A denoiser D(x, σ) as azula's E[x0 | x_t] at a time t."""
-
-    def __init__(self, prior: Denoiser, start: int, clip: bool) -> None:
-        super().__init__()
-        self.prior, self.clip, self.schedule = prior, clip, DDPMSchedule(start)
-
-    def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
-        """One time t for all x_t, shape (…, C, H, W)."""
-        alpha, sigma = self.schedule(t)
-        x0 = self.prior(x_t / alpha, sigma / alpha)
-        return DiracPosterior(x0.clamp(-1, 1) if self.clip else x0)
 
 
 class Draws(TorchFunctionMode):

@@ -85,6 +85,10 @@ class Results:
         """The `config.json` of a model: parameters, seconds, specification."""
         return json.loads((self.folder / "models" / model / "config.json").read_text())
 
+    def assessment(self, model: str) -> xr.Dataset:
+        """What a denoiser is worth by itself: see the assess stage."""
+        return store.read(self.folder / "models" / model / "assessment.zarr").load()
+
     def label(self, name: str) -> str:
         """How a method or a task is called."""
         given = self.facts["labels"].get(name)

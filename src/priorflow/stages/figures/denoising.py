@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from priorflow import store
 from priorflow.stages.figures.base import Results
 from priorflow.stages.figures.style import FLOOR, OTHERS, house_style, legend_below, panels
 from priorflow.stages.statistics import pooled_ratio
@@ -53,8 +52,7 @@ def draw(results: Results) -> Figure:
         labels.append(label)
 
     for i, model in enumerate(results.models):
-        path = results.folder / "models" / model / "assessment.zarr"
-        found = store.read(path).load()
+        found = results.assessment(model)
         sigma = found.sigma.values
         if i == 0:  # Wiener's filter knows the same images whatever the model is
             plain = {"color": FLOOR, "ls": ":"}

@@ -7,7 +7,6 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from priorflow import store
 from priorflow.stages.figures.base import Results
 from priorflow.stages.figures.style import WIDE, house_style, panels
 
@@ -37,7 +36,7 @@ def draw(results: Results) -> Figure:
     """
     pages = []
     for model in results.models:
-        found = store.read(results.folder / "models" / model / "assessment.zarr").load()
+        found = results.assessment(model)
         title = f"{results.label(model)}: {found.sizes['sample']} draws"
         pages.append((f"{title}, {found.attrs['calls']} network calls each", found.samples.values))
     pages.append((f"{found.sizes['picture']} test pictures", found.pictures.values))
