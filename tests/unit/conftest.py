@@ -1,8 +1,13 @@
 """What several unit tests share."""
 
 import warnings
+from collections.abc import Callable
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from priorflow.stages.figures import style
 
 
 @pytest.fixture(scope="module")
@@ -11,3 +16,19 @@ def drawn(request, results):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return {name: draw(results) for name, draw in request.module.FIGURES.items()}
+
+
+@pytest.fixture
+def legible() -> Callable[[Figure], None]:
+    """Asserts that a figure has its width, that its fonts are legible and nothing is cut off."""
+
+    def check(figure: Figure) -> None:
+        assert figure.get_figwidth() * style.INCH == pytest.approx(style.WIDE)
+        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        assert min(text.get_fontsize() for text in texts) >= style.SMALLEST
+        box, canvas = figure.get_tightbbox(), figure.bbox_inches
+        assert min(box.x0, box.y0) >= -0.02
+        assert box.x1 <= canvas.x1 + 0.02
+        assert box.y1 <= canvas.y1 + 0.02
+
+    return check

@@ -136,15 +136,8 @@ FIGURES = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_fonts_are_legible_and_nothing_is_cut_off(drawn, name):
-    figure = drawn[name]
-    assert figure.get_figwidth() * style.INCH == pytest.approx(style.WIDE)
-    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    assert min(text.get_fontsize() for text in texts) >= style.SMALLEST
-    box, canvas = figure.get_tightbbox(), figure.bbox_inches
-    assert min(box.x0, box.y0) >= -0.02
-    assert box.x1 <= canvas.x1 + 0.02
-    assert box.y1 <= canvas.y1 + 0.02
+def test_fonts_are_legible_and_nothing_is_cut_off(drawn, name, legible):
+    legible(drawn[name])
 
 
 @pytest.mark.parametrize(
