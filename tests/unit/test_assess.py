@@ -1,6 +1,7 @@
 """Assessments of denoisers against closed forms, the figures of them, and the shipped denoiser."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from priorflow.config import load_experiment
 from priorflow.priors.mixture import ExactConsistency, ExactDenoiser
 from priorflow.rng import Streams
 from priorflow.stages.assess import LEVELS, SIGMA_MAX, Wiener, assess, flow, square_error
+from priorflow.stages.assess import draws as draws_of
 from priorflow.stages.chunk import chunk
-from priorflow.stages.figures import denoising, samples
+from priorflow.stages.figures import codec, denoising, samples
 from priorflow.stages.figures.base import Results
 from priorflow.stages.models import build_prior, restore
 from priorflow.stages.simulate import simulate
@@ -33,6 +35,7 @@ MODEL = {
     "network": None,
     "context": 0,
 }
+LATENT = MODEL | {"prior": {"class": "priorflow.priors.exact_latent:ExactLatent", "rank": 16}}
 
 
 def mixture(components):
@@ -148,15 +151,16 @@ def folder(tmp_path_factory) -> Path:
         simulate(SYSTEM, rows, raw, steps=1, burn_in=0, names=("t", "simulate"), seed=0, base=ROOT)
         chunk([raw], root / f"data/{split}.zarr", system=SYSTEM, chunks={}, base=ROOT)
     run(root, root / "models/denoiser/assessment.zarr")
+    run(root, root / "models/latent/assessment.zarr", model=LATENT)
     return root
 
 
-def run(root, output, **change):
+def run(root, output, model=MODEL, **change):
     settings = {
         "system": SYSTEM, "rows": range(300), "experiment": "t", "name": "denoiser", "seed": 0,
         "settings": {"images": 30, "samples": 8, "steps": 6}, "device": "cpu", "base": ROOT,
     } | change  # fmt: skip
-    assess(root / "data/test.zarr", output, MODEL, None, **settings)
+    assess(root / "data/test.zarr", output, model, None, **settings)
     return store.read(output).load()
 
 
@@ -173,8 +177,36 @@ def test_the_stage_knows_the_training_pictures_and_judges_on_test_pictures(folde
         rng = Streams(0, "t", "assess", "denoiser", "denoise", cases=range(300, 330))
         expected = square_error(denoiser, test[:30], rng)
         np.testing.assert_allclose(found[kind], expected, rtol=1e-4)
-    assert found.samples.shape == (8, 1, 8, 8)
+    assert found.samples.shape == (1, 8, 1, 8, 8)
+    assert found.calls.values.tolist() == [11]
     assert float(found.samples.std("sample").min()) > 0.01  # every draw has its own noise
+
+
+def test_a_latent_prior_is_judged_by_what_its_codec_leaves(folder):
+    found = store.read(folder / "models/latent/assessment.zarr").load()
+    images = torch.from_numpy(store.read(folder / "data/test.zarr").state[:30, 0].values)
+    basis = build_prior(LATENT, Standardised(digits(rank=4, size=8)), ROOT).codec.basis.float()
+    law = digits(rank=4, size=8)
+    mean = (law.weights @ law.means.flatten(1)).float()
+    left = (images.flatten(1) - mean) @ (torch.eye(64) - basis @ basis.T)
+    np.testing.assert_allclose(found.reconstruction, left.square().mean(1), rtol=1e-3)
+    error = (found.reconstructions - found.pictures) ** 2
+    np.testing.assert_allclose(error.mean(error.dims[1:]), found.reconstruction[:8], rtol=1e-3)
+    assert found.attrs["numbers"] == 16
+    assert found.samples.shape == (1, 8, 1, 8, 8)
+
+
+def test_a_consistency_map_draws_the_law_in_one_call_and_in_two():
+    system = mixture(1)
+    found = draws_of(ExactConsistency(system), Streams(0, "d", cases=range(8000)), 5)
+    assert list(found) == [1, 2]
+    covariance = system.factors[0].flatten(1).T @ system.factors[0].flatten(1)
+    covariance += system.residual_std**2 * torch.eye(SIZE)
+    for x in found.values():
+        x = x.flatten(1)
+        assert (x.mean(0) - system.means[0].flatten()).abs().max() < 0.04
+        assert (x.T.cov() - covariance).abs().max() < 0.05
+    assert not torch.allclose(found[1], found[2])
 
 
 def test_an_assessment_repeats_itself_and_its_seed_counts(folder, tmp_path):
@@ -231,12 +263,16 @@ def test_assessments_are_of_pictures(tmp_path):
 
 # ---------------------------------------------------------------------------------- the figures
 
-FIGURES = {"denoising": denoising.draw, "samples": samples.draw}
+FIGURES = {
+    "denoising": lambda results: denoising.draw(replace(results, models=["denoiser"])),
+    "samples": samples.draw,
+    "codec": lambda results: codec.draw(replace(results, models=["latent"])),
+}
 
 
 @pytest.fixture(scope="module")
 def results(folder) -> Results:
-    return Results(folder, [], [], ["denoiser"], {}, [], {"labels": {}})
+    return Results(folder, [], [], ["denoiser", "latent"], {}, [], {"labels": {}})
 
 
 def test_the_curve_shows_the_root_mean_square_and_the_gain(drawn, folder):
@@ -256,14 +292,25 @@ def test_the_curve_shows_the_root_mean_square_and_the_gain(drawn, folder):
 
 def test_the_samples_stand_beside_as_many_pictures(drawn, folder):
     found = store.read(folder / "models/denoiser/assessment.zarr").load()
-    left, right = drawn["samples"].axes
-    assert (left.get_title(), right.get_title()) == (
-        "denoiser: 8 draws, 11 network calls each",
+    left, middle, right = drawn["samples"].axes
+    assert [axis.get_title() for axis in (left, middle, right)] == [
+        "denoiser, 11 network calls each",
+        "latent, 11 network calls each",
         "8 test pictures",
-    )
-    for axis, pictures in ((left, found.samples), (right, found.pictures)):
+    ]
+    for axis, pictures in ((left, found.samples[0]), (right, found.pictures)):
         page = samples.mosaic(pictures.values, 4)
         np.testing.assert_array_equal(axis.images[0].get_array(), page)
+
+
+def test_the_codec_says_what_it_leaves(drawn, folder):
+    found = store.read(folder / "models/latent/assessment.zarr").load()
+    before, after = drawn["codec"].axes
+    psnr = float((10 * np.log10(4 / found.reconstruction)).mean())
+    assert before.get_title() == "test pictures of 64 numbers"
+    assert f"16 numbers and decoded: {psnr:.1f} dB [" in after.get_title().replace("\n", " ")
+    page = samples.mosaic(found.reconstructions.values, 4)
+    np.testing.assert_array_equal(after.images[0].get_array(), page)
 
 
 def test_a_mosaic_is_filled_row_by_row():

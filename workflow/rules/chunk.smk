@@ -36,6 +36,7 @@ rule observe:
         logged("observe", "{task}"),
     benchmark:
         timed("observe", "{task}")
+    localrule: CONFIG.scale in ("smoke", "laptop")
     threads: 1
     resources:
         mem_mb=4000,

@@ -134,11 +134,9 @@ def model_key(name, model):
 @cache
 def posterior_key(name, method, task):
     e = EXPERIMENTS[name]
-    m, model = e.methods[method], e.models[e.methods[method].model]
+    m = e.methods[method]
     targets = [m.solver["class"], e.tasks[task].operator["class"], e.system["class"]]
-    targets += [model.prior["class"]] + (
-        [model.network["class"]] if model.learned else []
-    )
+    targets += e.model_classes(m.model)
     run = e.run(method, task, CONFIG.seed).model_dump()
     own = code(name, *targets, "priorflow.stages.infer:infer")
     return digest([task_key(name, task), model_key(name, m.model), run, own])
@@ -148,9 +146,8 @@ def posterior_key(name, method, task):
 def assessment_key(name, model):
     e = EXPERIMENTS[name]
     settings = e.assessment.model_dump()
-    m = e.models[model]
-    targets = ["priorflow.stages.assess:assess", m.prior["class"], e.system["class"]]
-    targets += [m.network["class"]] if m.learned else []
+    targets = ["priorflow.stages.assess:assess", e.system["class"]]
+    targets += e.model_classes(model)
     own = code(name, *targets, libraries=(*COMPUTING, "azula"))
     return digest([data_key(name), model_key(name, model), settings, own])
 

@@ -38,6 +38,7 @@ rule evaluate:
         timed("evaluate", "{tree}{group}")
     wildcard_constraints:
         group="[A-Za-z0-9_.+-]+",
+    localrule: CONFIG.scale in ("smoke", "laptop")
     threads: 1
     resources:
         mem_mb=4000,

@@ -37,6 +37,7 @@ rule tables:
         timed("tables", "{tree}{table}")
     wildcard_constraints:
         table="[A-Za-z0-9_]+",
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
@@ -127,6 +128,7 @@ rule figures:
         logged("figures", "{figure}"),
     benchmark:
         timed("figures", "{figure}")
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,

@@ -5,17 +5,24 @@ def training_data(wildcards):
     folder = shipped(wildcards.experiment, wildcards.model)
     if folder is not None:
         return [str(folder / "weights.safetensors"), str(folder / "config.json")]
-    return [
+    data = [
         f"{ROOT}/{wildcards.experiment}/data/{split}.zarr"
         for split in ("train", "valid")
     ]
+    return data + parent_weights(wildcards)
+
+
+def parent_weights(wildcards):
+    parent = experiment_of(wildcards).models[wildcards.model].parent
+    return [] if parent is None else weights_of(wildcards.experiment, parent)
 
 
 def training_arguments(wildcards):
     folder = shipped(wildcards.experiment, wildcards.model)
     if folder is not None:
         return f"--pretrained {folder}"
-    return "--train {} --valid {}".format(*training_data(wildcards))
+    data = "--train {} --valid {}".format(*training_data(wildcards)[:2])
+    return " ".join([data, *(f"--parent {path}" for path in parent_weights(wildcards))])
 
 
 def training_threads(wildcards):

@@ -95,9 +95,11 @@ class Trainable(Protocol):
 
     Attributes:
         window: The number of consecutive states in one training example.
+        progress: Set to the share of the steps that are done before each loss; 1 in validation.
     """
 
     window: int
+    progress: float
 
     def prepare(self, windows: Tensor) -> None:
         """Set scaling constants from training windows (n, window, \\*shape), once."""

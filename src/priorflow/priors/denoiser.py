@@ -125,18 +125,23 @@ class LearnedDenoiser(nn.Module):
         self.std.copy_(windows.std())
 
     def loss(self, windows: Tensor, rng: torch.Generator) -> Tensor:
-        """The loss of every window (n, 1, C, H, W), a mean over components: (n,).
-
-        The quantiles of σ are spread evenly over the batch, which makes its mean less noisy.
-        """
-        x, like = windows[:, 0], {"generator": rng, "device": windows.device}
-        u = torch.rand(1, **like) + torch.arange(len(x), device=x.device) / len(x)
-        z = torch.special.ndtri((u % 1).clamp(min=1e-6))
-        sigma = (self.log_sigma_mean + self.log_sigma_std * z).exp().view(-1, 1, 1, 1)
-        noisy = x + sigma * torch.randn(x.shape, dtype=x.dtype, **like)
+        """The loss of every window (n, 1, C, H, W), a mean over components: (n,)."""
+        x = windows[:, 0]
+        sigma = self.draw_levels(len(x), rng).view(-1, 1, 1, 1)
+        noisy = x + sigma * torch.randn(x.shape, dtype=x.dtype, generator=rng, device=x.device)
         error = self(noisy, sigma.flatten()) - x
         weight = self._units(x)[1].pow(-2) + sigma.pow(-2)
         return (weight * error.square()).flatten(1).mean(1)
+
+    def draw_levels(self, n: int, rng: torch.Generator) -> Tensor:
+        """n levels of noise of the training law, shape (n,).
+
+        Their quantiles are spread evenly over the batch, which makes its mean less noisy.
+        """
+        u = torch.rand(1, generator=rng, device=rng.device)
+        u = (u + torch.arange(n, device=rng.device) / n) % 1
+        z = torch.special.ndtri(u.clamp(min=1e-6))
+        return (self.log_sigma_mean + self.log_sigma_std * z).exp()
 
     def calibrate(self, windows: Tensor, rng: torch.Generator) -> None:
         """Nothing to estimate."""

@@ -24,13 +24,22 @@ class Cost:
 
     An evaluation of an operator is an application of A, Aᵀ, A† or the proximal map, whatever that
     takes inside, or the product with a Jacobian's transpose that a gradient through A needs. A
-    change to the coordinates of its singular vectors, or back, is half of one.
+    change to the coordinates of its singular vectors, or back, is half of one. A codec's encoder
+    and decoder count likewise: once for what they give, and once for a gradient through them.
 
     Attributes:
-        counts: `nfe` and `nfe_backward` (networks), `operator_evals`, `simulator_evals`.
+        counts: `nfe` and `nfe_backward` (networks), `operator_evals`, `simulator_evals`,
+            `encoder_evals`, `decoder_evals`.
     """
 
-    KINDS = ("nfe", "nfe_backward", "operator_evals", "simulator_evals")
+    KINDS = (
+        "nfe",
+        "nfe_backward",
+        "operator_evals",
+        "simulator_evals",
+        "encoder_evals",
+        "decoder_evals",
+    )
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -53,6 +62,26 @@ class Cost:
     def simulator(self, system: Any) -> "Counted":
         """A system that counts its transitions."""
         return Counted(system, self.counts, "simulator_evals", SIMULATOR, len(system.shape))
+
+    def latent(self, prior: Any) -> "Coded":
+        """A prior of latents whose codec counts the images that it encodes and decodes."""
+        codec = prior.codec
+        for name in ("encode", "decode"):
+            codec = Counted(codec, self.counts, f"{name}r_evals", {name: 1.0}, len(codec.shape))
+        return Coded(prior, codec)
+
+
+class Coded:
+    """Stands for `inner`, with another codec."""
+
+    def __init__(self, inner: Any, codec: Any) -> None:
+        self._inner, self.codec = inner, codec
+
+    def __call__(self, *args: Any) -> Any:
+        return self._inner(*args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 class Counted:

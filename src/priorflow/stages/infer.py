@@ -61,6 +61,8 @@ def sample(
     prior = load_prior(model, cost.simulator(system), weights, device, base)
     if isinstance(prior, torch.nn.Module):
         cost.network(getattr(prior, "network", prior))  # an exact denoiser stands for a network
+    if hasattr(prior, "codec"):
+        prior = cost.latent(prior)
     results, counts, seconds = [], [], []
     names = (run["experiment"], run["task"], run["method"])
     blocks = range(cases.start, cases.stop, run["block"])

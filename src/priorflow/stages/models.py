@@ -14,15 +14,24 @@ from priorflow.components import BadInput, build, load
 from priorflow.stages.progress import log
 
 
-def build_prior(spec: Mapping[str, Any], system: Any, base: Path) -> Any:
+def build_prior(
+    spec: Mapping[str, Any], system: Any, base: Path, parent: Path | None = None
+) -> Any:
     """A prior with fresh parameters, or one without any, from a `Model` section.
 
     Args:
-        spec: Keys `prior`, `network` (or None) and `context`.
+        spec: Keys `prior`, `network` (or None), `context`, and `parent`, where it has one: the
+            section of the prior that it is built on.
         system: The system in standardised units; a prior without a network gets it.
         base: The folder of the experiment file.
+        parent: The weights of the parent; without them it is fresh, too, as is right where the
+            weights of the whole are loaded next.
     """
-    context = {"shape": tuple(system.shape), "context": spec["context"]}
+    context: dict[str, Any] = {"shape": tuple(system.shape), "context": spec["context"]}
+    if "parent" in spec:
+        context["parent"] = build_prior(spec["parent"], system, base)
+        if parent is not None:
+            restore(context["parent"], parent)
     if spec["network"] is None:
         return build(spec["prior"], base, system=system, **context)
     kind = load(spec["prior"]["class"], base)

@@ -21,6 +21,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -84,6 +85,7 @@ class Fit(L.LightningModule):
         """The mean loss of the batch."""
         windows, step = batch
         rng = generator(self.seed, *self.names, "noise", int(step), device=self.device)
+        self.prior.progress = int(step) / self.training_config["steps"]
         loss = self.prior.loss(windows, rng).mean()
         self.losses.append(float(loss.detach()))
         return loss
@@ -94,6 +96,7 @@ class Fit(L.LightningModule):
 
     def validation_step(self, windows: torch.Tensor) -> None:
         """Record the losses; the noise is the same every time."""
+        self.prior.progress = 1.0
         rng = generator(self.seed, *self.names, "valid noise", device=self.device)
         parts = windows.split(self.training_config["batch"])
         valid = float(torch.cat([self.prior.loss(part, rng) for part in parts]).mean())
@@ -150,6 +153,7 @@ def train(
     output: Path,
     model: Mapping[str, Any],
     *,
+    parent: Path | None = None,
     name: str,
     device: str,
     digest: str,
@@ -163,6 +167,7 @@ def train(
         valid_data: The store of the validation trajectories.
         output: The model's folder; its `checkpoints` are what a resumed run starts from.
         model: `Experiment.model_spec` of the model, with the interval and devices of its training.
+        parent: The weights of the model that it is built on, if there is one.
         name: The model's name.
         device: Where to train.
         digest: The digest of the specification.
@@ -176,7 +181,7 @@ def train(
     torch.set_num_threads(c["threads"])
     torch.manual_seed(seed_of(seed, *names, "initialise"))
     system = Standardised(build(model["system"], base))
-    prior = build_prior(model, system, base)
+    prior = build_prior(model, system, base, parent)
     splits = [
         Windows(store.read(path).state.load().values, prior.window)
         for path in (train_data, valid_data)
@@ -186,10 +191,8 @@ def train(
     fit = Fit(prior, c, *splits, names, seed)
     checkpoints = output / "checkpoints"
     resume = _checkpoint(checkpoints, digest + code)
-    log(
-        f"train: {name}, {sum(p.numel() for p in prior.parameters()):,} parameters, "
-        f"{'resumed' if resume else 'from the start'}"
-    )
+    parameters = sum(p.numel() for p in prior.parameters() if p.requires_grad)
+    log(f"train: {name}, {parameters:,} parameters, {'resumed' if resume else 'from the start'}")
     for noisy in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     gpu = device.startswith("cuda") and torch.cuda.is_available()
@@ -206,6 +209,7 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=_callbacks(c, checkpoints),
+        plugins=LightningEnvironment(),  # a job of a cluster is one process, whatever else it says
         default_root_dir=output,
     )
     done = torch.load(resume, weights_only=False) if resume else {"global_step": 0}
@@ -227,7 +231,7 @@ def train(
         "digest": digest,
         "code": code,
         "model": dict(model),
-        "parameters": sum(p.numel() for p in prior.parameters()),
+        "parameters": parameters,
         "mean": system.mean.tolist(),
         "std": system.std.tolist(),
         "seconds": round(fit.rows[-1]["seconds"], 1),

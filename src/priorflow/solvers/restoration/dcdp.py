@@ -20,11 +20,13 @@ Reference:
     algorithm 1 and released code, arXiv 2403.06054
 """
 
-__all__ = ["DCDP", "fit", "purify"]
+__all__ = ["DCDP", "alternate", "fit", "purifies_last", "purify", "require_settings", "schedule"]
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,13 +75,7 @@ class DCDP:
     clip: bool = True
 
     def __post_init__(self) -> None:
-        require(self.iterations >= 1, "iterations", self.iterations, "at least 1")
-        require(self.descent >= 1, "descent", self.descent, "at least 1")
-        require(0 < self.rate < math.inf, "rate", self.rate, "finite and positive")
-        require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
-        require(1 <= self.start <= 1000, "start", self.start, "1 to 1000")
-        require(0 <= self.stop <= self.start, "stop", self.stop, "0 to `start`")
-        require(0 <= self.power < math.inf, "power", self.power, "finite and not negative")
+        require_settings(self)
         require(self.ddim_steps >= 1, "ddim_steps", self.ddim_steps, "at least 1")
 
     def __call__(
@@ -94,24 +90,72 @@ class DCDP:
         Raises:
             Diverged: An image is not finite; `step` is k - 1.
         """
-        final = operator.noise_std > 0 if self.final is None else self.final
+
+        def purified(x: Tensor, t: int) -> Tensor:
+            n = rng.normal(*x.shape[1:]).to(x)
+            return purify(x, n, t, prior, self.ddim_steps, self.clip)
+
         x = y.new_zeros(len(y), members, *prior.shape)
-        misfits = []
-        for k, t in enumerate(self.levels()):
-            x = fit(x, y, operator, self.descent, self.rate, self.momentum)
-            if final or k + 1 < self.iterations:
-                n = rng.normal(*x.shape[1:]).to(x)
-                x = purify(x, n, t, prior, self.ddim_steps, self.clip)
-            require_finite(x, k)
-            residual = (y.unsqueeze(1) - operator(x)).flatten(2)
-            misfits.append(residual.square().mean(-1).sqrt())
-        return Posterior(x, diagnostics={"misfit": torch.stack(misfits, dim=1)})
+        return alternate(self, x, y, operator, purified)
 
     def levels(self) -> list[int]:
         """t_1, …, t_K."""
-        left = (1 - k / max(1, self.iterations - 1) for k in range(self.iterations))
-        span = self.start - self.stop
-        return [max(1, self.stop + math.floor(span * u**self.power + 0.5)) for u in left]
+        return schedule(self)
+
+
+def require_settings(solver: Any) -> None:
+    """Refuse bad settings of the fit and of the levels, which all versions of DCDP share.
+
+    Raises:
+        ValueError: A setting is not allowed.
+    """
+    require(solver.iterations >= 1, "iterations", solver.iterations, "at least 1")
+    require(solver.descent >= 1, "descent", solver.descent, "at least 1")
+    require(0 < solver.rate < math.inf, "rate", solver.rate, "finite and positive")
+    require(0 <= solver.momentum < 1, "momentum", solver.momentum, "0 to below 1")
+    require(1 <= solver.start <= 1000, "start", solver.start, "1 to 1000")
+    require(0 <= solver.stop <= solver.start, "stop", solver.stop, "0 to `start`")
+    require(0 <= solver.power < math.inf, "power", solver.power, "finite and not negative")
+
+
+def schedule(solver: Any) -> list[int]:
+    """t_1, …, t_K of a solver with the settings `iterations`, `start`, `stop` and `power`."""
+    left = (1 - k / max(1, solver.iterations - 1) for k in range(solver.iterations))
+    span = solver.start - solver.stop
+    return [max(1, solver.stop + math.floor(span * u**solver.power + 0.5)) for u in left]
+
+
+def purifies_last(solver: Any, operator: Operator) -> bool:
+    """Whether the last iteration purifies, too: the setting `final`."""
+    return operator.noise_std > 0 if solver.final is None else solver.final
+
+
+def alternate(
+    solver: Any,
+    x: Tensor,
+    y: Tensor,
+    operator: Operator,
+    purified: Callable[[Tensor, int], Tensor],
+) -> Posterior:
+    """Fits in turn with purifications, as the settings of a version of DCDP have it.
+
+    Args:
+        solver: A version of DCDP.
+        x: Where it starts, shape (cases, members, C, H, W).
+        y: Observations, shape (cases, \\*obs).
+        operator: A, of x.
+        purified: The purification of x at a level t.
+    """
+    final = purifies_last(solver, operator)
+    misfits = []
+    for k, t in enumerate(schedule(solver)):
+        x = fit(x, y, operator, solver.descent, solver.rate, solver.momentum)
+        if final or k + 1 < solver.iterations:
+            x = purified(x, t)
+        require_finite(x, k)
+        residual = (y.unsqueeze(1) - operator(x)).flatten(2)
+        misfits.append(residual.square().mean(-1).sqrt())
+    return Posterior(x, diagnostics={"misfit": torch.stack(misfits, dim=1)})
 
 
 def fit(
