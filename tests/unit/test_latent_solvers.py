@@ -338,7 +338,7 @@ def test_resample_is_the_sum_of_its_parts():
             return super().encode(x)
 
     prior, y = Prior(inner, Counting(inner.codec)), observe(BLUR)
-    solver = ReSample(steps=11, start_resample=750, start_latent=350, interval=2, ddim_steps=3,
+    solver = ReSample(steps=11, start_resample=599, start_latent=400, interval=2, ddim_steps=3,
                       pixel_steps=4, pixel_rate=0.02, latent_steps=3, latent_rate=0.03, zeta=0.6,
                       kappa=5.0)  # fmt: skip
     samples = solve(solver, y, BLUR, prior, members=2)
@@ -354,7 +354,7 @@ def test_resample_is_the_sum_of_its_parts():
         if i in (4, 6, 8):  # indices 6, 4 and 2 from the end
             rounds.append(t)
             z0 = estimate(z, path[i + 1 : i + 4], inner)
-            if t >= 350:
+            if t >= 400:
                 x = consistent(inner.codec.decode(z0), y, BLUR, 4, 0.02, NOISE, 200)
                 z0 = inner.codec.encode(x) + 0.1
             else:
@@ -499,8 +499,17 @@ def test_a_consistency_map_can_be_purified_with():
     samples = solve(DCDPCM(**settings, clip=False), observe(BLUR), BLUR, prior)
     expected = purify(torch.zeros_like(x), streams().normal(1, *SHAPE), 400, prior, 1, clip=False)
     torch.testing.assert_close(samples, expected, rtol=0, atol=1e-6)
-    clipped = solve(DCDPCM(**settings, start=1000), observe(BLUR), BLUR, prior)
-    assert clipped.abs().max() <= 1
+
+
+def test_dcdp_cm_clips():
+    class Loud(ExactConsistency):
+        def forward(self, x, sigma):
+            return 10 * super().forward(x, sigma)
+
+    for clip in (True, False):
+        solver = DCDPCM(iterations=2, descent=5, clip=clip)
+        samples = solve(solver, observe(BLUR), BLUR, Loud(SYSTEM))
+        assert (samples.abs().max() <= 1) == clip
 
 
 def test_dcdp_cm_wants_levels_above_epsilon():
