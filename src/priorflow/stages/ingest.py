@@ -1,0 +1,229 @@
+"""Ingest: events of an archive, reduced, as one store in 8 bits; region by region, by processes.
+
+A region is a shard of the store and is written by one process, which then leaves a marker with its
+size and checksum. A run that was killed goes on with the regions that have none. The store appears
+under its name when it is whole, with its manifest, as any other.
+"""
+
+__all__ = ["ingest"]
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from priorflow import store
+from priorflow.components import BadInput
+from priorflow.stages.progress import log
+from priorflow.systems.sevir_catalog import Event, images_of
+
+if TYPE_CHECKING:
+    from priorflow.systems.sevir import SEVIR
+
+
+def ingest(
+    archive: "SEVIR",
+    rows: range,
+    output: Path,
+    *,
+    workers: int = 1,
+    group: int = 32,
+    attrs: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the events `rows`: state (trajectory, time, y, x) in 8 bits, its scale an attribute.
+
+    xarray reads the state as numbers in [0, 1], of 64 bits. Memory is that of one region per
+    process, whatever the number of events.
+
+    Args:
+        archive: The archive.
+        rows: Its rows.
+        output: The store to write.
+        workers: Processes.
+        group: Events per region, one file of the store.
+        attrs: Attributes of the store.
+
+    Raises:
+        BadInput: A file of the archive is missing or damaged, the finished store is not what was
+            written, or another process is writing it.
+    """
+    import dask
+    from dask.callbacks import Callback
+
+    output, events = Path(output), archive.events(rows)
+    regions = [range(i, min(i + group, len(events))) for i in range(0, len(events), group)]
+    work = output.with_name(f".{output.name}.unfinished")
+    with _alone(work):
+        _prepare(work, archive, rows, events, group, attrs or {})
+        todo = [i for i in range(len(regions)) if not _finished(work, i)]
+        log(f"ingest: {len(events)} events, {len(regions) - len(todo)}/{len(regions)} regions done")
+        write = dask.delayed(_write_region)
+        tasks = [
+            write(
+                work,
+                i,
+                regions[i][0],
+                [events[k] for k in regions[i]],
+                archive.size,
+                archive.every,
+            )
+            for i in todo
+        ]
+        with Callback(posttask=partial(_report, len(regions))):
+            dask.compute(
+                *tasks,
+                scheduler="processes" if workers > 1 else "sync",
+                num_workers=min(workers, len(todo)) or 1,
+                chunksize=1,
+            )
+        _seal(work, output, len(regions), len(events))
+
+
+def _report(total: int, key: str, result: None, graph: Any, state: Mapping, worker: Any) -> None:
+    """A line when a region is finished."""
+    left = len(state["ready"]) + len(state["waiting"]) + len(state["running"])
+    log(f"ingest: {total - left}/{total} regions done")
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Hold the folder of an unfinished store; the lock goes with the process."""
+    work.mkdir(parents=True, exist_ok=True)
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BadInput(f"{work}: another process is ingesting the same store") from None
+    finally:
+        os.close(lock)
+
+
+def _prepare(
+    work: Path,
+    archive: "SEVIR",
+    rows: range,
+    events: Sequence[Event],
+    group: int,
+    attrs: Mapping[str, Any],
+) -> None:
+    """An empty store and a folder of markers, unless those of the same job are there."""
+    import xarray as xr
+    import zarr
+
+    job = repr((list(rows), events, archive.size, archive.every, group, dict(attrs)))
+    key = hashlib.sha256(job.encode()).hexdigest()
+    if (work / "job").is_file() and (work / "job").read_text() == key:
+        return
+    (work / "job").unlink(missing_ok=True)
+    for folder in ("store", "regions"):
+        shutil.rmtree(work / folder, ignore_errors=True)
+    (work / "regions").mkdir()
+    shape = (len(events), archive.steps, *archive.shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata")
+        head = xr.Dataset(coords=archive.coordinates(rows), attrs={"dt": archive.dt, **attrs})
+        head.to_zarr(work / "store", zarr_format=3, consolidated=False)
+        zarr.create_array(
+            work / "store",
+            name="state",
+            shape=shape,
+            dtype="uint8",
+            chunks=(1, *shape[1:]),
+            shards=(group, *shape[1:]),
+            compressors=zarr.codecs.ZstdCodec(level=3, checksum=True),
+            fill_value=0,
+            dimension_names=("trajectory", "time", "y", "x"),
+            attributes={"units": archive.units, "scale_factor": 1 / 255},
+            config={"write_empty_chunks": True},
+        )
+        zarr.consolidate_metadata(work / "store")
+    (work / "job").write_text(key)
+
+
+def _write_region(
+    work: Path, region: int, first: int, events: Sequence[Event], size: int, every: int
+) -> None:
+    """Read the events of a region, write them as one shard, leave the marker."""
+    import zarr
+
+    array = zarr.open_array(work / "store", path="state", mode="r+")
+    array = array.with_config({"write_empty_chunks": True})
+    shard = _shard(work / "store", region)
+    shard.unlink(missing_ok=True)  # Zarr would read what a killed run left
+    images = np.empty((len(events), *array.shape[1:]), np.uint8)
+    for image, event in zip(images, events, strict=True):
+        image[:] = images_of(event, size, every)
+    array[first : first + len(events)] = images
+    size, crc = _measure(shard)
+    marker = _marker(work, region)
+    fresh = marker.with_suffix(".part")
+    fresh.write_text(json.dumps({"events": len(events), "size": size, "crc": crc}))
+    fresh.rename(marker)
+
+
+def _finished(work: Path, region: int) -> bool:
+    """Whether a region has a marker, and the file that the marker says."""
+    marker, shard = _marker(work, region), _shard(work / "store", region)
+    if not (marker.is_file() and shard.is_file()):
+        return False
+    expected = json.loads(marker.read_text())
+    return _measure(shard) == (expected["size"], expected["crc"])
+
+
+def _seal(work: Path, output: Path, regions: int, events: int) -> None:
+    """Check the counts and the checksums, and give the store its name and its manifest."""
+    damaged = [i for i in range(regions) if not _finished(work, i)]
+    found = sum(json.loads(_marker(work, i).read_text())["events"] for i in range(regions))
+    if damaged or found != events:
+        raise BadInput(
+            f"{output}: {found} of {events} events, damaged regions: {damaged or 'none'}; run again"
+        )
+    _adopt(work / "store", output)
+    shutil.rmtree(work)
+
+
+def _adopt(partial: Path, path: Path) -> None:
+    """Give a complete store its name and its manifest."""
+    import zarr
+
+    group = zarr.open_group(partial, mode="r")
+    manifest = {
+        "variables": {
+            name: {
+                "dims": list(array.metadata.dimension_names),
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "chunks": list(array.chunks),
+            }
+            for name, array in group.arrays()
+        },
+        "files": {name: list(_measure(file)) for name, file in store._files(partial)},
+    }
+    if path.exists():
+        shutil.rmtree(path)
+    partial.rename(path)
+    store.manifest_of(path).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _marker(work: Path, region: int) -> Path:
+    return work / "regions" / f"{region}.json"
+
+
+def _shard(path: Path, region: int) -> Path:
+    return path / "state" / "c" / str(region) / "0" / "0" / "0"
+
+
+def _measure(file: Path) -> tuple[int, int]:
+    data = file.read_bytes()
+    return len(data), zlib.crc32(data)
