@@ -1,6 +1,6 @@
 """What the project claims about speed and accuracy, measured in one run, side by side.
 
-    make reproduce && make bench
+    make reproduce && make bench          python tests/benchmarks/bench.py flow latents
 
 Reads the results of the laptop scale, measures what is not in them, and writes
 results/laptop/benchmarks.md. Times are ratios within this run, or totals of this machine.
@@ -233,8 +233,8 @@ def batching(steps: int = 250) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def resources() -> list[tuple[str, str, str, str]]:
-    """Training times, peak memory, and a run with nothing to do."""
+def training() -> list[tuple[str, str, str, str]]:
+    """Training times, by the provenance of the shipped weights."""
     rows = []
     for file in sorted(Path("workflow/pretrained").glob("*/*/config.json")):
         record = json.loads(file.read_text())
@@ -242,6 +242,12 @@ def resources() -> list[tuple[str, str, str, str]]:
         text = f"{record['seconds']:.0f} s, {record['parameters']:,} parameters"
         goal = "≤ 3600 s" if name.startswith(("navier_stokes", "images")) else "≤ 240 s"
         rows.append((f"training of `{name}`, {record['threads']} thread", goal, text, "1"))
+    return rows
+
+
+def resources() -> list[tuple[str, str, str, str]]:
+    """Peak memory, and a run with nothing to do."""
+    rows = []
     peaks = {file: pd.read_csv(file, sep="\t").max_rss.max() for file in ROOT.rglob("*.tsv")}
     peaks = {file: float(v) for file, v in peaks.items() if str(v) not in ("-", "nan")}
     worst = max(peaks, key=peaks.get)
@@ -254,13 +260,20 @@ def resources() -> list[tuple[str, str, str, str]]:
     return rows
 
 
+PARTS = (accuracy, flow, restoration, latents, batching, training, resources)
+
+
 def main() -> None:
-    """Measure everything and write the table."""
+    """Measure everything, or the parts that are named, and write the table."""
+    named = sys.argv[1:]
+    if unknown := set(named) - {part.__name__ for part in PARTS}:
+        sys.exit(f"{unknown.pop()}: there are {', '.join(part.__name__ for part in PARTS)}")
     if not (LORENZ / "tables/lorenz63.csv").is_file():
         sys.exit("results/laptop is missing: run `make reproduce` first")
     lines = ["| what | must | measured | n |", "|---|---|---|---|"]
-    for measured in (accuracy, flow, restoration, latents, batching, resources):
-        lines += ["| " + " | ".join(cells) + " |" for cells in measured()]
+    for part in PARTS:
+        if part.__name__ in named or not named:
+            lines += ["| " + " | ".join(cells) + " |" for cells in part()]
     text = "\n".join(lines) + "\n"
     (ROOT / "benchmarks.md").write_text(text)
     print(text)
