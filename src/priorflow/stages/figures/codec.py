@@ -3,7 +3,6 @@
 __all__ = ["draw"]
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from priorflow.stages.figures.base import Results
@@ -24,8 +23,7 @@ def draw(results: Results) -> Figure:
     pages = []
     for model in results.models:
         found = results.assessment(model)
-        decibels = pd.Series(10 * np.log10(4 / found.reconstruction.values))  # the range is 2
-        psnr = bootstrap_interval(decibels)
+        psnr = bootstrap_interval(10 * np.log10(4 / found.reconstruction.values))  # the range is 2
         interval = f"{psnr.value:.1f} dB [{psnr.low:.1f}, {psnr.high:.1f}], n = {psnr.n:,}"
         title = f"encoded to {found.attrs['numbers']:,} numbers and decoded: {interval}"
         pages.append((title, found.reconstructions.values))
