@@ -71,17 +71,17 @@ def simulate(
     overwrite: Overwrite = False,
 ) -> None:
     """Simulate trajectories of the experiment's system, in natural units."""
-    from priorflow.stages.simulate import part, simulate
+    from priorflow.stages.simulate import part, rows_of, simulate
 
     c, e = _load(experiment, config, overrides)
     _choose("split", split, ("train", "valid", "test"))
     simulate(
         e.system,
-        part(e.data.rows(split), shard, shards),
+        part(rows_of(e.system, e.data.rows(split), split, e.base), shard, shards),
         _fresh(output, overwrite),
         steps=e.data.steps,
         burn_in=e.data.burn_in,
-        names=(e.name, "simulate"),
+        names=(e.source, "simulate"),
         seed=c.seed,
         base=e.base,
     )
@@ -216,7 +216,7 @@ def assess(
         system=e.system,
         rows=e.data.rows("train"),
         settings=e.assessment.model_dump(),
-        experiment=e.name,
+        experiment=e.source,
         name=model,
         seed=c.seed,
         device=c.device,
@@ -511,6 +511,9 @@ def ship(
     c = load_config(config, {"scale": "laptop"})
     for name in experiments.split() or c.experiments:
         e = load_experiment(name, "laptop")
+        if e.origin:
+            print(f"{e.name}: its networks are those of {e.origin}")
+            continue
         for model in (m for m in e.models if e.models[m].learned):
             source = Path(c.results) / "laptop" / e.name / "models" / model
             if not (source / "weights.safetensors").is_file():

@@ -275,6 +275,12 @@ class Experiment(Strict):
     """One file of workflow/experiments, at one scale."""
 
     name: str = Field(pattern=r"^\w+$", description="Its name; that of the file, if not given.")
+    origin: str = Field(
+        "",
+        pattern=r"^\w*$",
+        description="The experiment whose data and networks these are: what is simulated and trained "
+        "is then the same, to the last digit.",
+    )
     title: str = Field("", description="One line for the report.")
     about: str = Field("", description="What the experiment shows; printed above its table.")
     base: Path = Field(description="The folder of the file; set by the loader.")
@@ -292,6 +298,11 @@ class Experiment(Strict):
     block: int = Field(16, ge=1, description="Cases that are computed together.")
     floor: str = Field("forecast", description="The method that ignores the observations.")
     limit: str = Field("", description="The method that is exact, or the best there is.")
+
+    @property
+    def source(self) -> str:
+        """The name that data and networks go by."""
+        return self.origin or self.name
 
     def tasks_of(self, method: str) -> list[str]:
         """The tasks that a method runs on."""
@@ -358,7 +369,13 @@ class Experiment(Strict):
             section["training"] = {
                 k: v for k, v in section["training"].items() if k not in ("interval", "devices")
             }
-        return {"experiment": self.name, "system": self.system, "data": data, "seed": seed, **spec}
+        return {
+            "experiment": self.source,
+            "system": self.system,
+            "data": data,
+            "seed": seed,
+            **spec,
+        }
 
     def model_section(self, model: str) -> Spec:
         """The section of a model, with that of its parent in the place of the parent's name."""

@@ -4,7 +4,7 @@ A store is written under a temporary name and renamed when it is complete. Besid
 `x.zarr.manifest.json` with the shapes, the chunks, and the size and checksum of every file.
 """
 
-__all__ = ["StoreError", "manifest_of", "read", "verify", "write"]
+__all__ = ["StoreError", "adopt", "manifest_of", "measure", "read", "verify", "write"]
 
 import json
 import os
@@ -53,22 +53,29 @@ def write(dataset: "xr.Dataset", path: Path, chunks: Mapping[str, int] | None = 
     for name, variable in dataset.variables.items():
         lengths = tuple((chunks or {}).get(str(d), n) for d, n in variable.sizes.items())
         encoding[name] = {"chunks": tuple(max(1, n) for n in lengths)} if lengths else {}
-        if variable.dtype.kind == "f":
+        if variable.dtype.kind in "fu":
             encoding[name]["compressors"] = zarr.codecs.ZstdCodec(level=3, checksum=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata")
         dataset.to_zarr(partial, mode="w", encoding=encoding, zarr_format=3, consolidated=True)
+    adopt(partial, path)
+
+
+def adopt(partial: Path, path: Path) -> None:
+    """Give a complete store its name and its manifest; what was at `path` is replaced."""
+    import zarr
+
     manifest = {
         "variables": {
-            str(name): {
-                "dims": list(map(str, variable.dims)),
-                "shape": list(variable.shape),
-                "dtype": str(variable.dtype),
-                "chunks": list(encoding[name].get("chunks", ())),
+            name: {
+                "dims": list(array.metadata.dimension_names or ()),
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "chunks": list(array.chunks),
             }
-            for name, variable in dataset.variables.items()
+            for name, array in zarr.open_group(partial, mode="r").arrays()
         },
-        "files": {name: [file.stat().st_size, _crc(file)] for name, file in _files(partial)},
+        "files": {name: list(measure(file)) for name, file in _files(partial)},
     }
     if path.exists():
         shutil.rmtree(path)
@@ -76,8 +83,13 @@ def write(dataset: "xr.Dataset", path: Path, chunks: Mapping[str, int] | None = 
     manifest_of(path).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
-def read(path: Path, check: bool = True) -> "xr.Dataset":
+def read(path: Path, check: bool = True, packed: bool = False) -> "xr.Dataset":
     """Open a store lazily, after verifying it against its manifest.
+
+    Args:
+        path: The store.
+        check: Whether to verify it.
+        packed: Whether numbers stay as they are stored, `scale_factor` and `add_offset` attributes.
 
     Raises:
         StoreError: Names the store and the file in it that is missing or damaged.
@@ -87,7 +99,7 @@ def read(path: Path, check: bool = True) -> "xr.Dataset":
     path = Path(path)
     if check:
         verify(path)
-    return xr.open_zarr(path, consolidated=True, chunks=None)
+    return xr.open_zarr(path, consolidated=True, chunks=None, mask_and_scale=not packed)
 
 
 def verify(path: Path) -> None:
@@ -103,7 +115,8 @@ def verify(path: Path) -> None:
     for name, (size, crc) in expected.items():
         if name not in found:
             raise StoreError(f"{path}: {name} is missing; delete the store to make it anew")
-        if found[name].stat().st_size != size or (full and _crc(found[name]) != crc):
+        same = found[name].stat().st_size == size
+        if not same or (full and measure(found[name]) != (size, crc)):
             raise StoreError(f"{path}: {name} is damaged; delete the store to make it anew")
 
 
@@ -112,12 +125,13 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     return sorted((file.relative_to(path).as_posix(), file) for file in files)
 
 
-def _crc(file: Path) -> int:
-    crc = 0
+def measure(file: Path) -> tuple[int, int]:
+    """The size in bytes and the checksum of a file."""
+    size = crc = 0
     with file.open("rb") as stream:
         while block := stream.read(2**20):
-            crc = zlib.crc32(block, crc)
-    return crc
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
 
 
 def _alive(pid: int) -> bool:

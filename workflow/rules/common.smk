@@ -102,6 +102,7 @@ def data_key(name):
     e = EXPERIMENTS[name]
     return digest(
         [
+            e.source,
             e.system,
             e.data.model_dump(exclude={"shards", "chunks"}),
             CONFIG.seed,
@@ -189,7 +190,7 @@ def weights_of(name, model):
 
 def shipped(name, model):
     """The folder of shipped weights of a model, if their digest matches; else None."""
-    folder = PRETRAINED / name / model
+    folder = PRETRAINED / EXPERIMENTS[name].source / model
     if CONFIG.weights != "pretrained" or not (folder / "config.json").is_file():
         return None
     spec = EXPERIMENTS[name].model_spec(model, CONFIG.seed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from torch import Tensor
 
 from priorflow import store
 from priorflow.components import build
@@ -33,15 +34,10 @@ def chunk(
     import dask
     from dask.diagnostics import ProgressBar
 
-    parts = [store.read(path).chunk() for path in shards]
-    data = xr.concat(parts, dim="trajectory").sortby("trajectory")
+    parts = [store.read(path, packed=True).chunk() for path in shards]
+    data = xr.concat(parts, dim="trajectory", combine_attrs="override").sortby("trajectory")
     built = build(system, base)
-    space = data.state.dims[2:]
-    mean, std = (
-        xr.DataArray(constant.numpy(), dims=space[len(space) - constant.ndim :])
-        for constant in (built.mean, built.std)
-    )
-    scaled = ((data.state - mean) / std).astype("float32")
+    scaled = _standardised(data.state, built.mean, built.std)
     lengths = {d: chunks.get(d, n) for d, n in scaled.sizes.items()}
     out = scaled.to_dataset(name="state").chunk(lengths)
     out.attrs = {
@@ -56,3 +52,17 @@ def chunk(
         store.write(out, output, chunks=lengths)
         rms = float((store.read(output).chunk().state ** 2).mean() ** 0.5)
     log(f"chunk: root mean square {rms:.3f}; networks are made for about 1")
+
+
+def _standardised(state: xr.DataArray, mean: Tensor, std: Tensor) -> xr.DataArray:
+    """(x - mean) / std; of packed integers it is the scale and the offset that change."""
+    if "scale_factor" in state.attrs:
+        scale, offset = state.attrs["scale_factor"], state.attrs.get("add_offset", 0.0)
+        packing = {
+            "scale_factor": scale / float(std),
+            "add_offset": (offset - float(mean)) / float(std),
+        }
+        return state.assign_attrs(packing)
+    space = state.dims[2:]
+    mean, std = (xr.DataArray(c.numpy(), dims=space[len(space) - c.ndim :]) for c in (mean, std))
+    return ((state - mean) / std).astype("float32")

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -165,7 +164,7 @@ def _write_region(
     for image, event in zip(images, events, strict=True):
         image[:] = images_of(event, size, every)
     array[first : first + len(events)] = images
-    size, crc = _measure(shard)
+    size, crc = store.measure(shard)
     marker = _marker(work, region)
     fresh = marker.with_suffix(".part")
     fresh.write_text(json.dumps({"events": len(events), "size": size, "crc": crc}))
@@ -178,7 +177,7 @@ def _finished(work: Path, region: int) -> bool:
     if not (marker.is_file() and shard.is_file()):
         return False
     expected = json.loads(marker.read_text())
-    return _measure(shard) == (expected["size"], expected["crc"])
+    return store.measure(shard) == (expected["size"], expected["crc"])
 
 
 def _seal(work: Path, output: Path, regions: int, events: int) -> None:
@@ -189,31 +188,8 @@ def _seal(work: Path, output: Path, regions: int, events: int) -> None:
         raise BadInput(
             f"{output}: {found} of {events} events, damaged regions: {damaged or 'none'}; run again"
         )
-    _adopt(work / "store", output)
+    store.adopt(work / "store", output)
     shutil.rmtree(work)
-
-
-def _adopt(partial: Path, path: Path) -> None:
-    """Give a complete store its name and its manifest."""
-    import zarr
-
-    group = zarr.open_group(partial, mode="r")
-    manifest = {
-        "variables": {
-            name: {
-                "dims": list(array.metadata.dimension_names),
-                "shape": list(array.shape),
-                "dtype": str(array.dtype),
-                "chunks": list(array.chunks),
-            }
-            for name, array in group.arrays()
-        },
-        "files": {name: list(_measure(file)) for name, file in store._files(partial)},
-    }
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
-    store.manifest_of(path).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
 def _marker(work: Path, region: int) -> Path:
@@ -222,8 +198,3 @@ def _marker(work: Path, region: int) -> Path:
 
 def _shard(path: Path, region: int) -> Path:
     return path / "state" / "c" / str(region) / "0" / "0" / "0"
-
-
-def _measure(file: Path) -> tuple[int, int]:
-    data = file.read_bytes()
-    return len(data), zlib.crc32(data)

@@ -71,14 +71,16 @@ def observe(
     whole = build(system, base)
     if not past:
         return _pictures(data, operator, whole, cases, names, seed, base)
-    built, shape = operator_of(operator, whole, base), tuple(whole.shape)
+    shape = tuple(whole.shape)
     first = start - context + 1
     if first < 0:
         raise ValueError(f"start: {start} leaves less than the {context} states of context")
     window = store.read(data).isel(trajectory=slice(cases), time=slice(first, start + steps + 1))
-    states = torch.from_numpy(np.ascontiguousarray(window.state.values))
+    rows = window.trajectory.values.tolist()
+    built = at(operator_of(operator, whole, base), rows)
+    states = torch.from_numpy(window.state.values.astype(np.float32))
     states = states[..., : shape[-1]] if len(shape) == 1 else states
-    rng = Streams(seed, *names, "observe", cases=window.trajectory.values.tolist())
+    rng = Streams(seed, *names, "observe", cases=rows)
     clean = built(states[:, context:])
     y = clean + built.noise_std * rng.normal(*clean.shape[1:])
     space, time = window.state.dims[2:], "lead" if rollout else "time"
@@ -87,7 +89,7 @@ def observe(
             "y": (("case", time, *(f"obs_{i}" for i in range(y.ndim - 2))), y.numpy()),
             "truth": (("case", time, *space), states[:, context:].numpy()),
             "history": (("case", "past", *space), states[:, :context].numpy()),
-            "trajectory": ("case", window.trajectory.values),
+            "trajectory": ("case", rows),
         },
         coords={"case": np.arange(len(y)), time: np.arange(1, steps + 1)},
         attrs=_attributes(window, operator, built, seed),

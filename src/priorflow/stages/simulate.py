@@ -1,6 +1,6 @@
 """Simulate: trajectories of a system, or pictures of an archive, one shard of a split at a time."""
 
-__all__ = ["SPACE", "part", "simulate"]
+__all__ = ["SPACE", "part", "rows_of", "simulate"]
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +24,30 @@ def part(items: range, shard: int, shards: int, block: int = 1) -> range:
     return items[first:last]
 
 
+def rows_of(system: Mapping[str, Any], rows: range, split: str, base: Path) -> range:
+    """The trajectories of a split: `rows`, or the first of an archive that has a split of its own.
+
+    Args:
+        system: The system's component.
+        rows: Those of the experiment's data section.
+        split: train, valid or test.
+        base: The folder of the experiment file.
+
+    Raises:
+        BadInput: The archive has fewer.
+    """
+    built = build(system, base)
+    if not hasattr(built, "rows"):
+        return rows
+    own = built.rows(split)
+    if len(own) < len(rows):
+        raise BadInput(
+            f"data.trajectories: {len(rows)} are to be for {split}, but {system['class']} has "
+            f"{len(own)} there"
+        )
+    return own[: len(rows)]
+
+
 def simulate(
     system: Mapping[str, Any],
     rows: range,
@@ -39,7 +63,7 @@ def simulate(
 
     Args:
         system: The system's component. An archive has `read(rows)` in the place of a law: pictures
-            (rows, *shape), which are trajectories of one state.
+            (rows, *shape), which are trajectories of one state. One with `events` is ingested.
         rows: Indices of the trajectories; each draws from a stream of its own.
         output: The store to write.
         steps: States per trajectory.
@@ -49,6 +73,11 @@ def simulate(
         base: The folder of the experiment file.
     """
     built = build(system, base)
+    if hasattr(built, "events"):
+        from priorflow.stages.ingest import ingest
+
+        ingest(built, rows, output, attrs={"seed": seed, "system": str(dict(system))})
+        return
     if hasattr(built, "read"):
         _write(built.read(rows).unsqueeze(1), built, system, rows, output, seed)
         return

@@ -35,10 +35,16 @@ from priorflow.systems.base import Standardised
 
 
 class Windows:
-    """Random windows of consecutive states from trajectories (trajectory, time, \\*shape)."""
+    """Random windows of consecutive states from trajectories (trajectory, time, \\*shape).
 
-    def __init__(self, states: np.ndarray, length: int) -> None:
+    What is packed stays so, and only windows are unpacked: state = scale * number + offset.
+    """
+
+    def __init__(
+        self, states: np.ndarray, length: int, scale: float = 1.0, offset: float = 0.0
+    ) -> None:
         self.states, self.length = torch.from_numpy(states), length
+        self.scale, self.offset = scale, offset
         if length > self.states.shape[1]:
             raise BadInput(f"data.steps: {self.states.shape[1]} is less than a window of {length}")
 
@@ -47,7 +53,15 @@ class Windows:
         trajectories, times = self.states.shape[:2]
         row = torch.randint(trajectories, (n, 1), generator=rng)
         first = torch.randint(times - self.length + 1, (n, 1), generator=rng)
-        return self.states[row, first + torch.arange(self.length)]
+        drawn = self.states[row, first + torch.arange(self.length)]
+        return drawn if drawn.is_floating_point() else drawn.float() * self.scale + self.offset
+
+    @classmethod
+    def of(cls, data: Path, length: int) -> "Windows":
+        """Those of a store."""
+        states = store.read(data, packed=True).state.load()
+        packing = (states.attrs.get("scale_factor", 1.0), states.attrs.get("add_offset", 0.0))
+        return cls(states.values, length, *packing)
 
 
 class Fit(L.LightningModule):
@@ -182,10 +196,7 @@ def train(
     torch.manual_seed(seed_of(seed, *names, "initialise"))
     system = Standardised(build(model["system"], base))
     prior = build_prior(model, system, base, parent)
-    splits = [
-        Windows(store.read(path).state.load().values, prior.window)
-        for path in (train_data, valid_data)
-    ]
+    splits = [Windows.of(path, prior.window) for path in (train_data, valid_data)]
     rng = generator(seed, *names, "prepare")
     prior.prepare(splits[0].draw(c["validation"], rng))
     fit = Fit(prior, c, *splits, names, seed)

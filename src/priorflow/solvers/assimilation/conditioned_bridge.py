@@ -15,8 +15,8 @@ X_u, forgets what earlier levels got wrong (DAPS).
 
 C_s is that of `Interpolant`: for homogeneous fields diagonal in Fourier space, so that K_s is the
 optimal interpolation of the residuals and carries a correction from where A looks to what lies
-around. K_s does not depend on the case or the member: it is found once for each level. No gradient
-passes through the network, and there is no guidance scale.
+around. K_s does not depend on the member, nor on the case unless A does: it is found once for each
+level. No gradient passes through the network, and there is no guidance scale.
 
 References:
     | FlowDAS (Chen et al., 2025), arXiv 2501.16642
@@ -101,7 +101,7 @@ class Gain:
     """K = P Aᵀ (A P Aᵀ + γ² I)⁻¹ of a covariance P, found once and applied to many innovations.
 
     Attributes:
-        ap: A P, shape (…, observations, components of a state); … is empty, or the cases.
+        ap: A P, shape (1 or cases, observations, components of a state).
         factor: The Cholesky factor of A P Aᵀ + γ² I, in double precision: its condition is a
             squared signal-to-noise ratio.
     """
@@ -114,14 +114,14 @@ class Gain:
         """The gain of P = C, or of P = C + Mᵀ M.
 
         Args:
-            rows: A C, shape (observations, \\*shape).
+            rows: A C, shape (1 or cases, observations, \\*shape).
             anomalies: M, shape (cases, members, \\*shape).
         """
-        gram, ap = operator(rows).flatten(1), rows.flatten(1)
+        gram, ap = operator(rows).flatten(2), rows.flatten(2)
         if anomalies is not None:
             seen = operator(anomalies).flatten(2)
             gram, ap = gram + seen.mT @ seen, ap + seen.mT @ anomalies.flatten(2)
-        gram = gram.double() + operator.noise_std**2 * torch.eye(len(rows)).to(gram.double())
+        gram = gram.double() + operator.noise_std**2 * torch.eye(gram.shape[-1]).to(gram.double())
         return cls(ap, torch.linalg.cholesky(gram))
 
     def __call__(self, innovation: Tensor) -> Tensor:
@@ -144,11 +144,11 @@ def condition(z0: Tensor, y: Tensor, operator: LinearOperator, gain: Gain, rng: 
 def covariance(
     transition: StochasticInterpolant, operator: LinearOperator, y: Tensor, s: float
 ) -> Tensor:
-    """A C_s, shape (observations, \\*shape).
+    """A C_s, shape (1, observations, \\*shape), or (cases, …) where cases have their own A.
 
     Args:
         y: One observation, for its shape and its device.
     """
     size = y.numel()
-    rows = operator.adjoint(torch.eye(size).to(y).view(size, *y.shape))
+    rows = operator.adjoint(torch.eye(size).to(y).view(1, size, *y.shape))
     return transition.colour(transition.colour(rows, s), s)
