@@ -278,8 +278,8 @@ class Experiment(Strict):
     origin: str = Field(
         "",
         pattern=r"^\w*$",
-        description="The experiment whose data and networks these are: what is simulated and trained "
-        "is then the same, to the last digit.",
+        description="The experiment whose data and networks these are, so that they are "
+        "the same to the last digit.",
     )
     title: str = Field("", description="One line for the report.")
     about: str = Field("", description="What the experiment shows; printed above its table.")
