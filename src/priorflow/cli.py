@@ -2,7 +2,9 @@
 
 __all__ = ["app", "main"]
 
+import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,9 +62,32 @@ def _choose(kind: str, name: str, allowed: Any) -> str:
 
 
 @app.command()
+def storms(
+    experiment: Name,
+    output: Annotated[Path, typer.Option(help="The folder to write; finished files are kept.")],
+    processes: Annotated[int, typer.Option(help="How many to make at a time.")] = 1,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Make the synthetic storms of an experiment, in the files of SEVIR."""
+    from priorflow.components import build
+    from priorflow.stages.progress import track
+    from priorflow.systems.storms import Storms, write_storms
+
+    c, e = _load(experiment, config, overrides)
+    system = build(e.system, e.base)
+    if getattr(system, "source", "") != "storms":
+        raise BadInput(f"{e.name}: system.source: not `storms`, there is nothing to make")
+    law = Storms(size=system.pixels)
+    progress = partial(track, description="files of storms")
+    write_storms(output, system.storms, c.seed, law, processes, progress)
+
+
+@app.command()
 def simulate(
     experiment: Name,
     output: Output,
+    archive: Annotated[Path | None, typer.Option(help="Folder of synthetic storms.")] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     shard: Annotated[int, typer.Option(help="Which part, from 0.")] = 0,
     shards: Annotated[int, typer.Option(help="Of how many.")] = 1,
@@ -75,9 +100,10 @@ def simulate(
 
     c, e = _load(experiment, config, overrides)
     _choose("split", split, ("train", "valid", "test"))
+    system = e.system if archive is None else {**e.system, "folder": str(archive)}
     simulate(
-        e.system,
-        part(rows_of(e.system, e.data.rows(split), split, e.base), shard, shards),
+        system,
+        part(rows_of(system, e.data.rows(split), split, e.base), shard, shards),
         _fresh(output, overwrite),
         steps=e.data.steps,
         burn_in=e.data.burn_in,
@@ -391,6 +417,17 @@ def figure_methods(e: Experiment, figure: str, chosen: list[str] | str) -> list[
     return [m for m in run if m in (f.methods or e.table_methods())]
 
 
+def drawn_figures(e: Experiment, chosen: list[str] | str) -> list[str]:
+    """The figures of a run: those of which it has the methods, and the models."""
+    figures = [name for name in e.figures if figure_methods(e, name, chosen)]
+    return [
+        name
+        for name in figures
+        if not {"models", "assessment"} & set(e.figures[name].needs)
+        or figure_models(e, name, chosen)
+    ]
+
+
 def figure_models(e: Experiment, figure: str, chosen: list[str] | str) -> list[str]:
     """The models that a figure shows, as far as a run's methods use them."""
     used = {e.methods[m].model for m in select_methods(e, chosen)}
@@ -399,8 +436,12 @@ def figure_models(e: Experiment, figure: str, chosen: list[str] | str) -> list[s
 
 
 def posterior_names(e: Experiment, method: str, task: str, shards: int) -> list[str]:
-    """The stores of a posterior below the experiment's folder, one per shard."""
+    """The stores of a posterior below the experiment's folder, one per shard.
+
+    There are at most as many as there are blocks of cases, which are computed together.
+    """
     tree = "ablations/" if e.methods[method].ablation else ""
+    shards = min(shards, e.run(method, task, seed=0).blocks)
     suffixes = [""] if shards == 1 else [f".{i}of{shards}" for i in range(shards)]
     return [f"{tree}posterior/{task}/{method}{suffix}.zarr" for suffix in suffixes]
 
@@ -413,6 +454,15 @@ def table_names(e: Experiment, methods: list[str]) -> list[str]:
         tree, name = ("ablations/", ablation) if ablation else ("", method)
         names += [f"{tree}metrics/{kind}{name}.parquet" for kind in ("", "timing/")]
     return list(dict.fromkeys(names))
+
+
+def shipped_weights(e: Experiment, model: str, c: Config) -> Path | None:
+    """The folder of shipped weights of a model, if a run uses them and their digest matches."""
+    folder = PRETRAINED / e.source / model
+    if c.weights != "pretrained" or not (folder / "config.json").is_file():
+        return None
+    record = json.loads((folder / "config.json").read_text())
+    return folder if record["digest"] == digest(e.model_spec(model, c.seed)) else None
 
 
 def model_code(e: Experiment, model: str) -> str:
@@ -548,6 +598,60 @@ def check(
         for scale in ("smoke", "laptop", "workstation", "paper"):
             e = load_experiment(name, scale)
             print(f"{e.name} at {scale}: {len(e.tasks)} tasks, {len(e.methods)} methods")
+
+
+@app.command()
+def plan(
+    experiments: Annotated[list[str] | None, typer.Argument(help="Names; default: all.")] = None,
+    scale: Annotated[str, typer.Option(help="The scale.")] = "paper",
+    tflops: Annotated[float, typer.Option(help="10¹² operations a second, of a GPU.")] = 30.0,
+    latency: Annotated[float, typer.Option(help="Least seconds of a network call.")] = 0.01,
+    gflop: Annotated[
+        list[str] | None, typer.Option(help="model=10⁹ operations of one evaluation.")
+    ] = None,
+    config: ConfigFile = CONFIG,
+    overrides: Overrides = None,
+) -> None:
+    """Print, as Markdown, what a run would take: jobs, GPU hours, storage; nothing is run."""
+    from priorflow.stages.plan import markdown, plan
+
+    c = _config(config, [*(overrides or []), f"scale={scale}"])
+    if not (tflops > 0 and latency >= 0):
+        raise BadInput("--tflops and --latency: must be positive, and not negative")
+    try:
+        pairs = [item.partition("=")[::2] for item in gflop or []]
+        known = {model: float(number) * 1e9 for model, number in pairs}
+    except ValueError:
+        raise BadInput(f"--gflop: {' '.join(gflop)!r} is not of the form model=number") from None
+    plans = {}
+    for name in experiments or c.experiments:
+        e = load_experiment(name, c.scale)
+        chosen = select_methods(e, c.methods)
+        figures = drawn_figures(e, c.methods)
+        plans[e.name] = plan(
+            e,
+            chosen,
+            shipped={m for m in e.models if e.models[m].learned and shipped_weights(e, m, c)},
+            assessed={
+                model
+                for figure in figures
+                if "assessment" in e.figures[figure].needs
+                for model in figure_models(e, figure, c.methods)
+            },
+            figures=len(figures),
+            shards=c.shards,
+            rate=tflops * 1e12,
+            latency=latency,
+            known=known,
+        )
+    print(
+        f"# Plan of the scale {c.scale}\n\n"
+        f"Assumed: a GPU does {tflops:g} · 10¹² operations a second, and a call of a network\n"
+        f"takes {latency:g} s at least. GPU hours are those of networks alone; what solvers and\n"
+        "simulators do beside them is not in them. Jobs and bytes follow from the configuration;\n"
+        "bytes are before compression."
+    )
+    print(markdown(plans), end="")
 
 
 def _keep_freed_memory() -> None:

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from priorflow.components import BadInput, check
 
 Scale = Literal["smoke", "laptop", "workstation", "paper"]
-Stats = Literal["metrics", "posterior", "observations", "models", "assessment"]
+Stats = Literal["metrics", "posterior", "observations", "models", "assessment", "archive"]
 Spec = dict[str, Any]
 ROOT = Path("workflow/experiments")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it takes a tenth of the time
@@ -52,7 +52,7 @@ class Config(Strict):
     scale: Scale = Field("laptop", description="How large everything is; see the scales below.")
     experiments: list[str] = Field(
         [
-            *("lorenz63", "double_well", "damped_spring", "navier_stokes"),
+            *("lorenz63", "double_well", "damped_spring", "navier_stokes", "piv", "sevir"),
             *("gaussian_mixture", "images"),
         ],
         min_length=1,
@@ -75,7 +75,9 @@ class Config(Strict):
     threads: int = Field(
         1, ge=1, description="Threads of one inference job; part of the result's last digits."
     )
-    shards: int = Field(1, ge=1, description="Parallel jobs per method and task.")
+    shards: int = Field(
+        1, ge=1, description="Parallel jobs per method and task, at most one per block of cases."
+    )
     results: str = Field("results", description="Folder of everything that is generated.")
 
     @field_validator("experiments", "methods", mode="before")
@@ -269,6 +271,11 @@ class Run(Strict):
     members: int
     block: int
     seed: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of cases: as many jobs can share the work."""
+        return -(-self.cases // self.block)
 
 
 class Experiment(Strict):

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from priorflow.stages.vocabulary import measure
 
 ROOT = Path("results/laptop")
 LORENZ, FLOW = ROOT / "lorenz63", ROOT / "navier_stokes"
+RADAR, VELOCITIES = ROOT / "sevir", ROOT / "piv"
 PICTURES, MIXTURE = ROOT / "images", ROOT / "gaussian_mixture"
 ONE_STEP = ("sr_32", "sr_16", "points_819", "points_256")
 LINEAR = [
@@ -36,13 +37,15 @@ LINEAR = [
 DEBLURRING = [task for task in LINEAR if "deblur" in task]
 PIXEL_RIVALS = ("dps", "mcg", "admm_pnp", "red_diff", "diffpir")
 RIVALS = ("flowdas", "sda", "fno_da", "transolver_da", "interpolation")
+NAMES = {"crps": "CRPS", "rmse_mean": "RMSE of mean", "psnr": "PSNR"}
+NOWCASTS = ("fno_da", "transolver_da", "sda", "persistence", "steps", "interpolation")
 
 
 def values(method: str, task: str, metric: str, root: Path = LORENZ) -> pd.Series:
     """A metric of a method by case."""
     table = pd.read_parquet(root / "metrics" / f"{method}.parquet")
     chosen = table[(table.task == task) & (table.metric == metric)]
-    return chosen.set_index("case").value
+    return chosen.set_index("case").value.dropna()
 
 
 def row(table: pd.DataFrame, method: str, task: str, metric: str) -> pd.Series:
@@ -99,15 +102,34 @@ def closest(
     return rival, f"{gain.value:.4f} [{gain.low:.4f}, {gain.high:.4f}]", str(gain.n)
 
 
+def ordered(
+    tasks: Sequence[str],
+    metrics: str,
+    claims: Mapping[str, Sequence[str]],
+    root: Path = FLOW,
+) -> list[tuple[str, str, str, str]]:
+    """Methods against the closest of their rivals, in every metric and task."""
+    rows = []
+    for metric in metrics.split():
+        goal = "above 0" if measure(metric).direction == "higher" else "below 0"
+        for task in tasks:
+            for ours, rivals in claims.items():
+                rival, *gain = closest(ours, rivals, task, metric, root)
+                what = f"`{task}`: {NAMES.get(metric, metric)}, `{ours}` - closest of {len(rivals)}"
+                rows.append((f"{what}, `{rival}`, paired", goal, *gain))
+    return rows
+
+
+def radar() -> list[tuple[str, str, str, str]]:
+    """Storms: the order of the methods after one step."""
+    metrics = "crps rmse_mean csi_0.3 csi_0.5"
+    claims = {"flowdas_bridge": NOWCASTS, "flowdas": NOWCASTS}
+    return ordered(("sparse_10", "sparse_10_noisy"), metrics, claims, RADAR)
+
+
 def flow() -> list[tuple[str, str, str, str]]:
     """Navier-Stokes: the order of the methods, the distance to the limit, rollouts."""
-    rows = []
-    for metric, name in (("crps", "CRPS"), ("rmse_mean", "RMSE of mean")):
-        for task in ONE_STEP:
-            for ours, rivals in (("flowdas_bridge", RIVALS), ("flowdas", RIVALS[2:4])):
-                rival, *gain = closest(ours, rivals, task, metric)
-                what = f"`{task}`: {name}, `{ours}` - closest of {len(rivals)}, `{rival}`, paired"
-                rows.append((what, "below 0", *gain))
+    rows = ordered(ONE_STEP, "crps rmse_mean", {"flowdas_bridge": RIVALS, "flowdas": RIVALS[2:4]})
     for task in ONE_STEP:
         ratios = [
             values("flowdas_bridge", task, metric, FLOW).mean()
@@ -137,12 +159,9 @@ def flow() -> list[tuple[str, str, str, str]]:
 
 def restoration() -> list[tuple[str, str, str, str]]:
     """Pictures: DCDP against its rivals, and against DPS on every linear task."""
-    rows = []
-    for task in ("motion_deblur_noise0", "motion_deblur_noise005"):
-        for ours in ("dcdp_tweedie", "dcdp_ddim"):
-            rival, *gain = closest(ours, PIXEL_RIVALS, task, "psnr", PICTURES)
-            what = f"`{task}`: PSNR, `{ours}` - closest of {len(PIXEL_RIVALS)}, `{rival}`, paired"
-            rows.append((what, "above 0", *gain))
+    deblurring = ("motion_deblur_noise0", "motion_deblur_noise005")
+    claims = dict.fromkeys(("dcdp_tweedie", "dcdp_ddim"), PIXEL_RIVALS)
+    rows = ordered(deblurring, "psnr", claims, PICTURES)
     for task in LINEAR:
         _, *gain = closest("dcdp_tweedie", ["dps"], task, "psnr", PICTURES)
         rows.append((f"`{task}`: PSNR, `dcdp_tweedie` - `dps`, paired", "not below 0", *gain))
@@ -240,7 +259,7 @@ def training() -> list[tuple[str, str, str, str]]:
         record = json.loads(file.read_text())
         name = "/".join(file.parts[-3:-1])
         text = f"{record['seconds']:.0f} s, {record['parameters']:,} parameters"
-        goal = "≤ 3600 s" if name.startswith(("navier_stokes", "images")) else "≤ 240 s"
+        goal = "≤ 3600 s" if name.startswith(("navier", "images", "sevir")) else "≤ 240 s"
         rows.append((f"training of `{name}`, {record['threads']} thread", goal, text, "1"))
     return rows
 
@@ -260,7 +279,7 @@ def resources() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-PARTS = (accuracy, flow, restoration, latents, batching, training, resources)
+PARTS = (accuracy, flow, radar, restoration, latents, batching, training, resources)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from priorflow.operators.fields import Downsample, Points
+from priorflow.operators.velocity import Velocities
 from priorflow.priors.base import Known, StateSpace
 from priorflow.priors.interpolant import StochasticInterpolant, last
 from priorflow.rng import Streams
@@ -107,6 +108,21 @@ def test_samples_have_the_exact_posterior(operator, solver, sampled):
     allowed = 6 * posterior.diagonal().max() / math.sqrt(MEMBERS)
     for case in draws:
         assert (torch.cov(case.T) - posterior).abs().max() < allowed
+
+
+@pytest.mark.parametrize("solver", [ConditionedBridge(2), KalmanBridge(steps=1, levels=1)], ids=str)
+def test_every_case_may_have_an_operator_of_its_own(solver):
+    places = 2 * math.pi * torch.rand(CASES, 3, 2, generator=torch.Generator().manual_seed(0))
+    x0, y, prior, rng = problem(Velocities(places, SIZE, 0.1), ExactField())
+    operator = Velocities(places, SIZE, 0.1)
+    samples = solver(y.unsqueeze(1), operator, prior, rng, MEMBERS).samples
+    for i, draws in enumerate(samples.flatten(2)):
+        one = slice(i, i + 1)
+        mean, posterior = exact(Velocities(places[i], SIZE, 0.1), y[one], x0[one])
+        error = (draws.mean(0) - mean[0]) / (posterior.diagonal() / MEMBERS).sqrt()
+        assert error.abs().max() < 9
+        allowed = 6 * posterior.diagonal().max() / math.sqrt(MEMBERS)
+        assert (torch.cov(draws.T) - posterior).abs().max() < allowed
 
 
 def test_the_gain_is_that_of_dense_algebra():

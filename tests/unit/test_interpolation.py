@@ -34,10 +34,11 @@ PRIOR = StateSpace(None, Shape())
 FINE, DOWN, POINTS = Downsample(SIZE, 2), Downsample(SIZE, 4), Points(SIZE, count=300)
 
 
-def estimate(y, operator, order=3, members=1, prior=PRIOR):
+def estimate(y, operator, order=3, members=1, prior=PRIOR, periodic=True):
     """States (cases, members, time, height, width)."""
     rng = Streams(0, cases=range(len(y)))
-    return Interpolation(order)(y, operator, prior, rng, members=members).samples
+    solver = Interpolation(order, periodic)
+    return solver(y, operator, prior, rng, members=members).samples
 
 
 def wave(positions, ky=1, kx=2):
@@ -112,6 +113,41 @@ def test_scattered_estimates_turn_with_their_positions(order):
     moved = (positions + step * torch.tensor([9, 20])) % (2 * math.pi)
     x, turned = estimate(y, At(positions), order), estimate(y, At(moved), order)
     torch.testing.assert_close(turned, x.roll((9, 20), (-2, -1)), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("operator", [DOWN, POINTS], ids=repr)
+def test_a_bounded_field_does_not_go_on_at_its_opposite_edge(operator, order):
+    """A ramp is found between the observations; a periodic field would jump."""
+    slope = torch.tensor([0.5, -2.0])
+    x = estimate((operator.positions @ slope).view(1, 1, -1), operator, order, periodic=False)
+    ramp = grid() @ slope
+    inside = (slice(4, -4),) * 2
+    torch.testing.assert_close(x[0, 0, 0][inside], ramp[inside], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_beyond_all_triangles_a_bounded_field_is_the_nearest_observation(order):
+    """One triangle in the middle of the square, and values at its corners."""
+    corners = torch.tensor([[2.0, 2.0], [2.0, 4.0], [4.0, 3.0]])
+    values = torch.tensor([1.0, 5.0, 9.0])
+    x = estimate(values.view(1, 1, -1), At(corners), order, periodic=False)[0, 0, 0]
+    nearest = values[torch.cdist(grid().flatten(0, 1), corners).argmin(1)].view(SIZE, SIZE)
+    y, z = grid().unbind(-1)
+    outside = (y < 2) | (y > 4) | (z < 2) | (z > 4)
+    assert (x[outside] == nearest[outside]).all()
+    weights = torch.linalg.solve(
+        torch.cat([corners.T, torch.ones(1, 3)]), torch.tensor([*grid()[12, 15], 1.0])
+    )
+    assert (weights > 0).all()
+    torch.testing.assert_close(x[12, 15], weights @ values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_bounded_field_meets_its_observations(order):
+    y = torch.randn(2, 3, 300)
+    x = estimate(y, POINTS, order, periodic=False)
+    torch.testing.assert_close(POINTS(x[:, 0]), y, rtol=1e-4, atol=1e-4)
 
 
 def test_two_places_are_enough_for_triangles():

@@ -213,6 +213,17 @@ def test_operators_see_the_context_alone(kind):
         torch.testing.assert_close(network(None, None, history), network(x + 1, t, history))
 
 
+@pytest.mark.parametrize("kind", [FNO, Transolver])
+def test_conditional_operators_see_x_and_each_time(kind):
+    network, (x, t, history) = tiny(kind, conditional=True), inputs(2)
+    with torch.no_grad():
+        y = network(x, t, history)
+        alone = torch.cat([network(*(v[i : i + 1] for v in (x, t, history))) for i in range(2)])
+        torch.testing.assert_close(y, alone, atol=1e-5, rtol=1e-4)
+        assert (network(x.flip(-1), t, history) - y).abs().max() > 1e-4
+        assert (network(x, t + 0.3, history) - y).abs().max() > 1e-4
+
+
 def test_published_sizes_of_the_operators():
     # Two complex blocks of weights per layer make nearly all of the FNO: 7 · 2 · 128² · 6² · 2.
     settings = {"width": 128, "modes": 6, "layers": 7, "padding": 6, "coordinates": True}

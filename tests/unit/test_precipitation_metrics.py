@@ -7,6 +7,7 @@ import xarray as xr
 from scores.categorical import ThresholdEventOperator
 from scores.spatial import fss_2d
 
+from priorflow.metrics import crps, errors, natural
 from priorflow.metrics.base import Case
 from priorflow.metrics.csi import contingency, csi, csi_mean
 from priorflow.metrics.fss import fss
@@ -87,6 +88,17 @@ def test_thresholds_are_in_natural_units(random, metric):
     expected = metric(*cases(state, truth), threshold=0.55)
     scaled = cases((state - 0.5) * 10, (truth - 0.5) * 10, system=Scaled())
     xr.testing.assert_allclose(metric(*scaled, threshold=0.55), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("time", ["time", "lead"])
+@pytest.mark.parametrize("metric", [errors.rmse, errors.rmse_mean, crps.crps])
+def test_errors_in_natural_units(random, metric, time):
+    """Those of the standardised states times their scale, and those of the natural states."""
+    state, truth = random
+    scaled = cases((state - 0.5) * 10, (truth - 0.5) * 10, time, Scaled())
+    found = getattr(natural, metric.__name__)(*scaled)
+    xr.testing.assert_allclose(found, metric(*scaled) / 10, rtol=1e-4)
+    xr.testing.assert_allclose(found, metric(*cases(state, truth, time)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("time", ["time", "lead"])

@@ -20,6 +20,7 @@ from priorflow.stages.infer import sample
 from priorflow.stages.models import export, restore, round_parameters
 from priorflow.stages.observe import observe
 from priorflow.stages.simulate import part, simulate
+from priorflow.stages.train import Windows
 from priorflow.systems.lorenz63 import Lorenz63
 
 BASE = Path(__file__).parent
@@ -56,6 +57,49 @@ def test_data_do_not_depend_on_the_shards(tmp_path):
     xr.testing.assert_identical(one, three)
     assert one.state.shape == (6, 12, 3)
     assert one.attrs["std"] == pytest.approx([8, 9, 8.6])
+
+
+def test_what_is_packed_stays_packed(tmp_path):
+    numbers = np.random.default_rng(0).integers(0, 256, (4, 5, 8, 8), dtype=np.uint8)
+    state = (("trajectory", "time", "y", "x"), numbers, {"scale_factor": 1 / 255, "units": "1"})
+    raw = xr.Dataset({"state": state}, {"trajectory": range(4)}, {"dt": 10.0})
+    store.write(raw, tmp_path / "raw.zarr")
+    system = {"class": "priorflow.systems.sevir:SEVIR", "size": 8, "location": 0.4, "scale": 0.2}
+    chunk([tmp_path / "raw.zarr"], tmp_path / "x.zarr", system=system, chunks={}, base=BASE)
+    packed = store.read(tmp_path / "x.zarr", packed=True).state
+    np.testing.assert_array_equal(packed.values, numbers)
+    expected = (numbers / 255 - 0.4) / 0.2
+    np.testing.assert_allclose(store.read(tmp_path / "x.zarr").state.values, expected, atol=1e-6)
+
+    drawn = Windows.of(tmp_path / "x.zarr", 5).draw(3, torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.float32
+    whole = torch.from_numpy(expected).float()
+    assert all((whole - window).abs().amax((1, 2, 3)).min() < 1e-5 for window in drawn)
+
+
+def test_every_case_may_have_an_operator_of_its_own(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "class Scaled:\n"
+        "    noise_std = 1e-9\n"
+        "    def __init__(self, shape):\n"
+        "        self.factor = 1\n"
+        "    def at(self, rows):\n"
+        "        import torch\n"
+        "        self.factor = 1 + torch.tensor(rows).view(-1, 1, 1).float()\n"
+        "        return self\n"
+        "    def __call__(self, x):\n"
+        "        return self.factor * x\n"
+    )
+    cases = observed(
+        simulated(tmp_path, 1), operator={"class": "./own.py:Scaled"}, base=tmp_path, cases=3
+    )
+    factors = 1 + cases.trajectory.values[:, None, None]
+    np.testing.assert_allclose(cases.y.values, factors * cases.truth.values, rtol=1e-5, atol=1e-6)
+
+
+def test_more_cases_than_there_are_trajectories(tmp_path):
+    with pytest.raises(BadInput, match="6 trajectories for 7 cases"):
+        observed(simulated(tmp_path, 1), cases=7)
 
 
 def observed(data, **change):

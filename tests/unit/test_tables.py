@@ -107,6 +107,25 @@ def test_a_reference_is_never_the_best():
     assert pd.isna(kept["best"])
 
 
+def test_of_a_score_the_highest_is_the_best_and_cases_without_one_are_left_out():
+    """A case without an event has no CSI of any method; one paired with it would not count."""
+    hard = np.linspace(0.3, 0.7, N)
+    hard[:6] = np.nan
+    scores = {
+        "persistence": {"csi_0.3": hard, "crps": 0.5},
+        "sda": {"csi_0.3": hard - 0.1, "crps": 0.4},
+        "flowdas": {"csi_0.3": hard + 0.1, "crps": 0.3},
+        "flowdas_bridge": {"csi_0.3": hard + 0.2, "crps": 0.2},
+    }
+    table = tables.build(tidy("sparse_10", scores), floor="persistence")
+    found = {name: row(table, "sparse_10", name, "csi_0.3") for name in scores}
+    assert {r["n"] for r in found.values()} == {N - 6}
+    assert found["sda"]["mean"] == pytest.approx(np.nanmean(hard) - 0.1)
+    assert [found[m]["better_than_reference"] for m in list(scores)[1:]] == [False, True, True]
+    assert [bool(r["best"]) for r in found.values()] == [False, False, False, True]
+    assert vocabulary.measure("csi_0.3").arrow == vocabulary.measure("fss").arrow == "↑"
+
+
 def test_published_values_are_joined(table):
     """All values of a number with their digits; what was not run stays with n = 0."""
     sda = row(table, "known_x0", "sda", "crps")

@@ -7,11 +7,12 @@ from pathlib import Path
 import yaml
 
 from priorflow.cli import (
-    PRETRAINED,
+    drawn_figures,
     figure_methods,
     figure_models,
     model_code,
     posterior_names,
+    shipped_weights,
     table_names,
 )
 from priorflow.components import BadInput
@@ -190,25 +191,14 @@ def weights_of(name, model):
 
 def shipped(name, model):
     """The folder of shipped weights of a model, if their digest matches; else None."""
-    folder = PRETRAINED / EXPERIMENTS[name].source / model
-    if CONFIG.weights != "pretrained" or not (folder / "config.json").is_file():
-        return None
-    spec = EXPERIMENTS[name].model_spec(model, CONFIG.seed)
-    record = yaml.safe_load((folder / "config.json").read_text())
-    return folder if record["digest"] == digest(spec) else None
+    return shipped_weights(EXPERIMENTS[name], model, CONFIG)
 
 
 def products(name):
     """The tables and figures of an experiment."""
     e = EXPERIMENTS[name]
     ablations = {e.methods[m].ablation for m in METHODS[name]} - {""}
-    figures = [f for f in e.figures if figure_methods(e, f, CONFIG.methods)]
-    figures = [
-        f
-        for f in figures
-        if not {"models", "assessment"} & set(e.figures[f].needs)
-        or figure_models(e, f, CONFIG.methods)
-    ]
+    figures = drawn_figures(e, CONFIG.methods)
     return [
         f"{ROOT}/{name}/tables/{name}.csv",
         *(

@@ -82,6 +82,8 @@ def shown(wildcards):
         ]
     if "observations" in f.needs:
         files += [f"{ROOT}/{name}/observations/{task}.zarr" for task in tasks]
+    if "archive" in f.needs:
+        files += archive_of(wildcards)
     of_models = ["metrics.csv", "config.json"] if "models" in f.needs else []
     of_models += ["assessment.zarr"] if "assessment" in f.needs else []
     models = figure_models(e, wildcards.figure, CONFIG.methods)

@@ -1,4 +1,35 @@
+# Where the archive is not at hand, synthetic storms in its files stand for it.
+
+
+def archive_of(wildcards):
+    synthetic = experiment_of(wildcards).system.get("source") == "storms"
+    return [f"{TREE}/archive/CATALOG.csv"] if synthetic else []
+
+
+rule storms:
+    output:
+        f"{TREE}/archive/CATALOG.csv",
+    log:
+        f"{ROOT}/logs/{{experiment}}/storms.log",
+    benchmark:
+        f"{ROOT}/benchmarks/{{experiment}}/storms.tsv"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        system=lambda w: experiment_of(w).system,
+        folder=f"{TREE}/archive",
+        code=lambda w: code(w.experiment, "priorflow.systems.storms:write_storms"),
+    message:
+        "Make the storms of {wildcards.experiment}"
+    shell:
+        command("storms") + " --processes {threads} --output {params.folder} 2> {log}"
+
+
 rule simulate:
+    input:
+        archive_of,
     output:
         store=directory(f"{TREE}/data/raw/{{split}}.{{shard}}.zarr"),
         manifest=f"{TREE}/data/raw/{{split}}.{{shard}}.zarr.manifest.json",
@@ -12,6 +43,7 @@ rule simulate:
         runtime=60,
         gpu=gpu,
     params:
+        archive=lambda w, input: f"--archive {Path(input[0]).parent}" if input else "",
         data=lambda w: experiment_of(w).data.model_dump(exclude={"chunks"}),
         system=lambda w: experiment_of(w).system,
         shards=lambda w: experiment_of(w).data.shards,
@@ -20,5 +52,5 @@ rule simulate:
         "Simulate {wildcards.experiment}: {wildcards.split}, part {wildcards.shard}"
     shell:
         command("simulate")
-        + " --split {wildcards.split} --shard {wildcards.shard} --shards {params.shards}"
+        + " --split {wildcards.split} --shard {wildcards.shard} --shards {params.shards} {params.archive}"
         " --output {output.store} --overwrite 2> {log}"

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from priorflow import store
-from priorflow.components import build
+from priorflow.components import BadInput, build
 from priorflow.operators.base import LinearOperator
 from priorflow.rng import Streams
 
@@ -76,13 +76,13 @@ def observe(
     if first < 0:
         raise ValueError(f"start: {start} leaves less than the {context} states of context")
     window = store.read(data).isel(trajectory=slice(cases), time=slice(first, start + steps + 1))
+    if window.sizes["trajectory"] < cases:
+        raise BadInput(f"{data}: {window.sizes['trajectory']} trajectories for {cases} cases")
     rows = window.trajectory.values.tolist()
     built = at(operator_of(operator, whole, base), rows)
     states = torch.from_numpy(window.state.values.astype(np.float32))
     states = states[..., : shape[-1]] if len(shape) == 1 else states
-    rng = Streams(seed, *names, "observe", cases=rows)
-    clean = built(states[:, context:])
-    y = clean + built.noise_std * rng.normal(*clean.shape[1:])
+    y = _seen(built, states[:, context:], Streams(seed, *names, "observe", cases=rows))
     space, time = window.state.dims[2:], "lead" if rollout else "time"
     return xr.Dataset(
         {
@@ -114,10 +114,8 @@ def _pictures(
     rows = window.trajectory.values.tolist()
     truth = torch.from_numpy(np.ascontiguousarray(window.state.values))
     built = at(operator_of(operator, system, base), rows)
-    clean = built(truth.unsqueeze(1)).squeeze(1)
-    y = clean + built.noise_std * Streams(seed, *names, "observe", cases=rows).normal(
-        *clean.shape[1:]
-    )
+    rng = Streams(seed, *names, "observe", cases=rows)
+    y = _seen(built, truth.unsqueeze(1), rng).squeeze(1)
     return xr.Dataset(
         {
             "y": (("case", *(f"obs_{i}" for i in range(y.ndim - 1))), y.numpy()),
@@ -127,6 +125,14 @@ def _pictures(
         coords={"case": np.arange(len(y))},
         attrs={**_attributes(window, operator, built, seed), **_conditioning(built, truth[0])},
     )
+
+
+def _seen(built: Any, states: torch.Tensor, rng: Streams) -> torch.Tensor:
+    """A x + γ η, unless the operator is a model of an instrument that can `observe` by itself."""
+    if hasattr(built, "observe"):
+        return built.observe(states, rng)
+    clean = built(states)
+    return clean + built.noise_std * rng.normal(*clean.shape[1:])
 
 
 def _conditioning(built: Any, image: torch.Tensor) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def part(items: range, shard: int, shards: int, block: int = 1) -> range:
 
 
 def rows_of(system: Mapping[str, Any], rows: range, split: str, base: Path) -> range:
-    """The trajectories of a split: `rows`, or the first of an archive that has a split of its own.
+    """The trajectories of a split: `rows`, or as many of an archive that has a split of its own.
 
     Args:
         system: The system's component.
@@ -33,19 +33,11 @@ def rows_of(system: Mapping[str, Any], rows: range, split: str, base: Path) -> r
         split: train, valid or test.
         base: The folder of the experiment file.
 
-    Raises:
-        BadInput: The archive has fewer.
+    Returns:
+        Their indices; an archive gives its first ones, or all that it has.
     """
     built = build(system, base)
-    if not hasattr(built, "rows"):
-        return rows
-    own = built.rows(split)
-    if len(own) < len(rows):
-        raise BadInput(
-            f"data.trajectories: {len(rows)} are to be for {split}, but {system['class']} has "
-            f"{len(own)} there"
-        )
-    return own[: len(rows)]
+    return built.rows(split)[: len(rows)] if hasattr(built, "rows") else rows
 
 
 def simulate(

@@ -23,6 +23,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 UNITS = "standardised"
+CSI = (
+    "critical success index of the {} at {} of the full scale, mean over the cases that have such "
+    "an event"
+)
 NO_WEIGHTS = (
     "the weights of the classifier could not be fetched, the log of the evaluation says why; "
     "`weights` of the metric may name their file"
@@ -85,6 +89,22 @@ METRICS = {
         description="root-mean-square error of single samples, mean over members; "
         "it rewards collapsed ensembles and is not used to rank",
     ),
+    "crps_natural": Measure(
+        "CRPS, natural units",
+        direction="lower",
+        description="CRPS in the natural units of the system",
+    ),
+    "rmse_mean_natural": Measure(
+        "RMSE of mean, natural units",
+        direction="lower",
+        description="RMSE of the ensemble mean in the natural units of the system",
+    ),
+    "rmse_natural": Measure(
+        "RMSE, natural units",
+        direction="lower",
+        description="RMSE of single samples in the natural units of the system, as published; it "
+        "rewards collapsed ensembles",
+    ),
     "spread_skill": Measure(
         "Spread / skill",
         description="ensemble spread over the error of the ensemble mean, squares pooled over "
@@ -113,13 +133,17 @@ METRICS = {
     "spectrum_error": Measure(
         "Spectrum error", "", "lower", description="relative error of the spectrum"
     ),
-    "csi_0.3": Measure(
-        "CSI 0.3", "", "higher", description="critical success index at 0.3 of the full scale"
+    "csi_0.3": Measure("CSI 0.3 of mean", "", "higher", description=CSI.format("mean", 0.3)),
+    "csi_0.5": Measure("CSI 0.5 of mean", "", "higher", description=CSI.format("mean", 0.5)),
+    "csi_0.3_member": Measure("CSI 0.3", "", "higher", description=CSI.format("members", 0.3)),
+    "csi_0.5_member": Measure("CSI 0.5", "", "higher", description=CSI.format("members", 0.5)),
+    "fss": Measure(
+        "FSS",
+        "",
+        "higher",
+        description="fractions skill score of single samples, mean over members: do events cover "
+        "the right share of every neighbourhood",
     ),
-    "csi_0.5": Measure(
-        "CSI 0.5", "", "higher", description="critical success index at 0.5 of the full scale"
-    ),
-    "fss": Measure("FSS", "", "higher", description="fractions skill score"),
     "psnr": Measure("PSNR", "dB", "higher", description="peak signal-to-noise ratio"),
     "psnr_mean": Measure(
         "PSNR of mean",

@@ -106,14 +106,18 @@ class Camera:
         border = 0 if self.periodic else self.margin
         u = rng.uniform(self.count, 2).double()
         middle = u * (self.pixels + 2 * border) - border - 0.5
-        before, after = self.exposures(motion, middle)
-        travelled = max((before - middle).abs().max(), (after - middle).abs().max())
+        pair = self.expose(motion, middle, rng)
+        travelled = (pair.particles - middle.unsqueeze(1)).abs().max()
         if not self.periodic and travelled + self.diameter > self.margin:
             raise ValueError(
                 f"margin: value {self.margin}, allowed: at least the displacement in half an "
                 f"interval and the diameter, {travelled + self.diameter:.1f} pixels here"
             )
-        particles = torch.stack((before, after), dim=1)
+        return pair
+
+    def expose(self, motion: Motion, middle: Tensor, rng: Streams) -> Pair:
+        """Take two pictures of particles that are at `middle` (cases, m, 2), in pixels, between."""
+        particles = torch.stack(self.exposures(motion, middle), dim=1)
         pictures = self.render(particles)
         pictures = pictures + self.noise_std * rng.normal(*pictures.shape[1:]).to(pictures)
         if self.levels is not None:

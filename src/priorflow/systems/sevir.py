@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class SEVIR:
     are a fair sample of it.
 
     Attributes:
+        source: `archive`, or `storms` for synthetic ones in its layout (`priorflow storms`).
+        storms, pixels: How many synthetic storms, and the pixels per side of their images.
         folder: A path or an address (s3://…); otherwise the environment variable SEVIR names it,
             otherwise it is the public bucket, of which only what is asked for is read.
         size: Pixels per side, a divisor of 384 (of 128 for SEVIR-LR).
@@ -57,6 +59,9 @@ class SEVIR:
             FlowDAS, 10 (x - 0.5).
     """
 
+    source: Literal["archive", "storms"] = "archive"
+    storms: int = 0
+    pixels: int = 384
     folder: str = ""
     size: int = 128
     every: int = 2
@@ -73,6 +78,10 @@ class SEVIR:
     units = "VIL / 255"
 
     def __post_init__(self) -> None:
+        if self.source not in ("archive", "storms"):
+            raise ValueError(f"source: value {self.source!r}, allowed: archive, storms")
+        if self.source == "storms" and self.storms < 1:
+            raise ValueError(f"storms: value {self.storms}, allowed: at least 1")
         for name, whole in (("size", 384), ("every", FRAMES - 1)):
             if (value := getattr(self, name)) < 1 or whole % value:
                 raise ValueError(f"{name}: value {value}, allowed: divisors of {whole}")
@@ -156,6 +165,10 @@ class SEVIR:
 
     @property
     def _where(self) -> str:
+        if self.source == "storms" and not self.folder:
+            raise BadInput(
+                "system.folder: missing; `priorflow storms` writes synthetic storms to it"
+            )
         return self.folder or os.environ.get("SEVIR", "") or BUCKET
 
     @property

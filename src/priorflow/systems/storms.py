@@ -230,6 +230,7 @@ def write_storms(
     seed: int = 0,
     storms: Storms | None = None,
     processes: int = 1,
+    progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Path:
     """Write synthetic storms as `CATALOG.csv` and `vil/YEAR/SEVIR_VIL_SYNTHETIC_….h5`.
 
@@ -244,6 +245,7 @@ def write_storms(
         seed: The master seed.
         storms: The law of the events.
         processes: How many to make at a time; the files do not depend on it.
+        progress: What shows how far it is, while it goes through the names of the files.
 
     Returns:
         The catalogue.
@@ -263,8 +265,9 @@ def write_storms(
     catalogue = []
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:  # they start when first asked
         over = map if processes == 1 else pool.map
-        for name, members in _files(times).items():
-            path = folder / name
+        files = _files(times)
+        for name in progress(list(files)):
+            path, members = folder / name, files[name]
             if not _kept(path, origin):
                 _write_file(path, members, origin, _made(over, event, members))
             catalogue += _rows(path, name, times[members], storms.size)

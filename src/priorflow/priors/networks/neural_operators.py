@@ -1,6 +1,7 @@
 """Neural operators that predict the next field from the last ones, from NVIDIA PhysicsNeMo.
 
-Both see the context alone: x and the time, which all networks are called with, are ignored.
+They see the context alone: x and the time, which all networks are called with, are ignored, unless
+the network is `conditional`, as the drift of an interpolant has to be.
 
 References:
     | Fourier Neural Operator for Parametric PDEs (Li et al., 2021), arXiv 2010.08895
@@ -13,6 +14,7 @@ __all__ = ["FNO", "Transolver"]
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,6 +33,7 @@ class FNO(nn.Module):
         layers: The number of Fourier layers.
         padding: Zeros appended to either axis, for fields that are not periodic.
         coordinates: Whether the position of a pixel is an input.
+        conditional: Whether x and t are inputs, too, as channels, such as an interpolant has them.
     """
 
     def __init__(
@@ -42,17 +45,18 @@ class FNO(nn.Module):
         layers: int = 4,
         padding: int = 0,
         coordinates: bool = False,
+        conditional: bool = False,
     ) -> None:
         from physicsnemo.models import fno  # takes seconds to import
 
         super().__init__()
-        self.shape, self.context = tuple(shape), context
+        self.shape, self.context, self.conditional = tuple(shape), context, conditional
         largest = (min(self.shape[-2:]) + padding) // 2
         if not 1 <= modes <= largest:
             raise ValueError(f"modes: value {modes}, allowed: 1 to {largest}")
         fields = math.prod(self.shape[:-2])
         self.network = fno.FNO(
-            in_channels=_past(context) * fields,
+            in_channels=_inputs(fields, context, conditional),
             out_channels=fields,
             decoder_layer_size=128,
             decoder_activation_fn="gelu",
@@ -64,9 +68,9 @@ class FNO(nn.Module):
         )
 
     def forward(self, x: Tensor | None, t: Tensor | None, history: Tensor) -> Tensor:
-        """(any), (any), (…, L, \\*shape) to (…, \\*shape)."""
+        """(…, \\*shape), (…), (…, L, \\*shape) to (…, \\*shape); x and t may be anything if not used."""
         lead = history.shape[: history.ndim - len(self.shape) - 1]
-        fields = history.reshape(lead.numel(), -1, *self.shape[-2:])
+        fields = _fields(x, t, history, self.shape, self.conditional)
         return self.network(fields).reshape(*lead, *self.shape)
 
 
@@ -89,6 +93,7 @@ class Transolver(nn.Module):
         positions: The distances of a token to positions × positions points of the grid are inputs;
             0 for none.
         periodic: Whether the 3 × 3 convolutions that make slices wrap around, or see zeros.
+        conditional: Whether x and t are inputs, too, as channels, such as an interpolant has them.
     """
 
     def __init__(
@@ -102,19 +107,21 @@ class Transolver(nn.Module):
         patch: int = 4,
         positions: int = 0,
         periodic: bool = True,
+        conditional: bool = False,
     ) -> None:
         from physicsnemo.models import transolver  # takes seconds to import
 
         super().__init__()
         self.shape, self.context, self.patch = tuple(shape), context, patch
+        self.conditional = conditional
         if any(size % patch for size in self.shape[-2:]):
             raise ValueError(f"patch: value {patch}, allowed: a divisor of {self.shape[-2:]}")
         if width % heads:
             raise ValueError(f"heads: value {heads}, allowed: a divisor of width = {width}")
-        fields = math.prod(self.shape[:-2]) * patch**2
+        fields = math.prod(self.shape[:-2])
         self.network = transolver.Transolver(
-            functional_dim=_past(context) * fields,
-            out_dim=fields,
+            functional_dim=_inputs(fields, context, conditional, patch**2),
+            out_dim=fields * patch**2,
             embedding_dim=0,
             n_layers=layers,
             n_hidden=width,
@@ -132,9 +139,9 @@ class Transolver(nn.Module):
                     module.padding_mode = "circular"
 
     def forward(self, x: Tensor | None, t: Tensor | None, history: Tensor) -> Tensor:
-        """(any), (any), (…, L, \\*shape) to (…, \\*shape)."""
+        """(…, \\*shape), (…), (…, L, \\*shape) to (…, \\*shape); x and t may be anything if not used."""
         lead = history.shape[: history.ndim - len(self.shape) - 1]
-        fields = history.reshape(lead.numel(), -1, *self.shape[-2:])
+        fields = _fields(x, t, history, self.shape, self.conditional)
         fields = nn.functional.pixel_unshuffle(fields, self.patch)
         tokens = fields.flatten(2).mT
         tokens = self.network(tokens, embedding=tokens[..., :0])
@@ -142,7 +149,20 @@ class Transolver(nn.Module):
         return nn.functional.pixel_shuffle(fields, self.patch).reshape(*lead, *self.shape)
 
 
-def _past(context: int) -> int:
+def _inputs(fields: int, context: int, conditional: bool, pixels: int = 1) -> int:
+    """The channels of what a network sees, of so many pixels each."""
     if context < 1:
         raise ValueError(f"context: value {context}, allowed: >= 1")
-    return context
+    return (fields * (context + conditional) + conditional) * pixels
+
+
+def _fields(
+    x: Tensor | None, t: Tensor | None, history: Tensor, shape: tuple[int, ...], conditional: bool
+) -> Tensor:
+    """What a network sees, (n, channels, H, W): the history, and x and t if it is conditional."""
+    lead, grid = history.shape[: history.ndim - len(shape) - 1], shape[-2:]
+    past = history.reshape(lead.numel(), -1, *grid)
+    if not conditional:
+        return past
+    times = t.expand(lead).reshape(-1, 1, 1, 1).to(past).expand(-1, 1, *grid)
+    return torch.cat((past, x.reshape(lead.numel(), -1, *grid), times), dim=1)

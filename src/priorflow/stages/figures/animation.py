@@ -2,6 +2,8 @@
 
 __all__ = ["draw"]
 
+from typing import Literal
+
 from priorflow.stages.figures.base import Animation, Results
 from priorflow.stages.figures.fields import lay_out, picked
 from priorflow.stages.figures.style import house_style
@@ -13,17 +15,18 @@ def draw(
     case: int | None = None,
     member: int | None = 0,
     name: str = "vorticity",
+    colours: Literal["signed", "vil"] = "signed",
     pause: float = 1 / 3,
 ) -> Animation:
     """A frame for every observed state: what `fields.draw` shows of the first task.
 
     Args:
-        results, case, member, name: As in `fields.draw`.
+        results, case, member, name, colours: As in `fields.draw`.
         pause: Seconds between two frames.
     """
     task = results.tasks[0]
     rows, observations = picked(results, case, member)
-    figure, show = lay_out(results, {task: rows[task]}, observations, name)
+    figure, show = lay_out(results, {task: rows[task]}, observations, name, colours)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what has found its place stays there
     return Animation(figure, show, len(rows[task].truth), pause)

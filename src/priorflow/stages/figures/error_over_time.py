@@ -22,7 +22,7 @@ from priorflow.stages.figures.style import (
     wrapped,
 )
 from priorflow.stages.statistics import Estimate, bootstrap_interval
-from priorflow.stages.vocabulary import measure
+from priorflow.stages.vocabulary import UNITS, measure
 
 ERRORS = ("crps", "rmse_mean")
 
@@ -51,19 +51,18 @@ def error_by_time(
     )
 
 
-def error_by_lead(
-    table: pd.DataFrame, metric: Literal["crps", "rmse_mean"] = "crps"
-) -> list[Estimate]:
+def error_by_lead(table: pd.DataFrame, metric: str = "crps") -> list[Estimate]:
     """As `error_by_time`, of a rollout, whose metrics have the states apart.
 
     Args:
         table: Tidy metrics of one method on one task.
-        metric: Which error.
+        metric: Which of them. A case that has no value of a score at some lead, since there is no
+            event, is left out at that lead.
     """
     rows = table[table.metric == metric].pivot(index="lead", columns="case", values="value")
-    if metric == "crps":
-        return [bootstrap_interval(row) for row in rows.values]
-    return _roots([bootstrap_interval(row) for row in rows.values**2])
+    if metric == "rmse_mean":
+        return _roots([bootstrap_interval(row) for row in rows.values**2])
+    return [bootstrap_interval(row) for row in rows.values]
 
 
 def _roots(squares: list[Estimate]) -> list[Estimate]:
@@ -77,7 +76,7 @@ def _roots(squares: list[Estimate]) -> list[Estimate]:
 @house_style
 def draw(
     results: Results,
-    metric: Literal["crps", "rmse_mean"] = "crps",
+    metric: str = "crps",
     width: float = WIDE,
     log: bool = False,
 ) -> Figure:
@@ -85,15 +84,14 @@ def draw(
 
     Args:
         results: Needs observations, and posteriors; of rollouts metrics instead of these.
-        metric: `crps` or `rmse_mean`.
+        metric: `crps` or `rmse_mean`; of rollouts any.
         width: Of the figure, in centimetres.
         log: Whether the error has a logarithmic axis.
 
     Raises:
-        ValueError: The metric is neither.
+        ValueError: The metric is neither, and a task is no rollout.
     """
-    if metric not in ERRORS:
-        raise ValueError(f"metric: value {metric!r}, allowed: {list(ERRORS)}")
+    what = measure(metric)
     columns = len(results.tasks)
     figure, axes = panels(1, columns, width=width, height=7.6, sharey=True)
     methods = []
@@ -102,6 +100,8 @@ def draw(
         observations = results.observations(task)
         time = observations[observations.truth.dims[1]]
         table = results.metrics() if time.name == "lead" else None
+        if table is None and metric not in ERRORS:
+            raise ValueError(f"metric: value {metric!r}, allowed: {list(ERRORS)}")
         for method in results.shown(task):
             if table is not None:
                 rows = table[(table.task == task) & (table.method == method)]
@@ -115,13 +115,17 @@ def draw(
             sizes |= {e.n for e in found}
             methods.append(method)
         span = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-        axis.set_title(wrapped(f"{results.label(task)}; {span} cases", int(5 * width / columns)))
+        axis.set_title(
+            wrapped(f"{results.label(task)}; {span}\u00a0cases", int(5 * width / columns))
+        )
         axis.set_xlabel(time_label(observations))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if not log:
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1 if what.direction == "higher" and not what.unit else None)
     if log:
         plain_log(axes[0, 0])
-    axes[0, 0].set_ylabel(axis_label(measure(metric).label, units(observations)))
+    unit = units(observations) if what.unit == UNITS else what.unit
+    axes[0, 0].set_ylabel(axis_label(what.label, unit))
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **look(m, results.facts).line()) for m in methods]
     legend_below(figure, handles, [results.label(m) for m in methods])

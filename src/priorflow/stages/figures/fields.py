@@ -1,10 +1,11 @@
 """One case as pictures: the truth, what is observed of it, and what every method makes of it."""
 
-__all__ = ["Row", "draw", "lay_out", "picked"]
+__all__ = ["Row", "arrows", "draw", "lay_out", "picked"]
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import cmocean
 import numpy as np
@@ -14,9 +15,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from priorflow.stages.figures import vil
 from priorflow.stages.figures.base import Results, units
 from priorflow.stages.figures.style import (
     SMALLEST,
+    TRUTH,
     WIDE,
     axis_label,
     house_style,
@@ -39,8 +42,9 @@ class Row:
     Attributes:
         case: Its index.
         truth: Shape (time, size, size).
-        y: Its observations, shape (time, rows, columns) of an image, or (time, m) at points.
-        pixels: Where those points are, (y, x) in pixels, shape (m, 2); None for an image.
+        y: Its observations, shape (time, rows, columns) of an image, (time, m) at points, or the
+            velocities (time, 2, m) at places.
+        pixels: Where points or places are, (y, x) in pixels, shape (m, 2); None for an image.
         states: What is shown of every method, shape (time, size, size).
     """
 
@@ -62,6 +66,7 @@ def draw(
     case: int | None = None,
     member: int | None = 0,
     name: str = "vorticity",
+    colours: Literal["signed", "vil"] = "signed",
 ) -> Figure:
     """Two rows for every task, states and errors; columns are truth, observation and methods.
 
@@ -73,9 +78,13 @@ def draw(
             it is not shown, the first method) has the median error in the first task.
         member: The member that is shown; None for the mean of all.
         name: What the states are.
+        colours: `signed` about zero, in standardised units, or `vil` of radar images, in theirs.
+
+    Raises:
+        ValueError: The colours are neither.
     """
     rows, observations = picked(results, case, member)
-    figure, show = lay_out(results, rows, observations, name)
+    figure, show = lay_out(results, rows, observations, name, colours)
     show(-1)
     return figure
 
@@ -102,30 +111,50 @@ def picked(
             case = median_case(reference.isel(case=slice(count)), observations)
         index = min(case, count - 1)
         truth, y = (observations[name].values[index] for name in ("truth", "y"))
-        pixels = None
-        if y.ndim == 2:
-            places = np.asarray(results.operator(task).positions)
-            pixels = places * (truth.shape[-1] / math.tau)
+        operator = results.operator(task)
+        if hasattr(operator, "at"):
+            operator = operator.at([int(observations.trajectory[index])])
+        pixels = _pixels(operator, y, truth.shape[-1])
         states = {m: posterior.state.values[index, 0] for m, posterior in found.items()}
         rows[task] = Row(index, truth, y, pixels, states)
     return rows, observations
 
 
+def _pixels(operator: Any, y: np.ndarray, size: int) -> np.ndarray | None:
+    """Where a case is observed, see `Row`, by its own operator."""
+    if hasattr(operator, "places"):
+        places = np.asarray(operator.places).reshape(-1, 2)  # perhaps with an axis of one case
+    elif y.ndim == 2:
+        places = np.asarray(operator.positions)
+    else:
+        return None
+    return places * (size / math.tau)
+
+
 def lay_out(
-    results: Results, rows: Mapping[str, Row], observations: xr.Dataset, name: str
+    results: Results,
+    rows: Mapping[str, Row],
+    observations: xr.Dataset,
+    name: str,
+    colours: Literal["signed", "vil"] = "signed",
 ) -> tuple[Figure, Callable[[int], None]]:
     """A figure that waits for its data, and what makes it show the states of an index in time.
 
-    All states share one scale of colours, all errors another. Both are symmetric, and the few
-    values beyond their ends have the colour of the end. That of the errors is never wider than that
-    of the states: a method that has failed leaves the others in sight.
+    All states share one scale of colours, all errors another. Both are symmetric but that of VIL,
+    and the few values beyond their ends have the colour of the end. That of the errors is never
+    wider than that of the states: a method that has failed leaves the others in sight.
 
     Args:
         results: Labels.
         rows: By task.
         observations: Units.
-        name: What the states are.
+        name, colours: As in `draw`.
     """
+    if colours not in ("signed", "vil"):
+        raise ValueError(f"colours: value {colours!r}, allowed: 'signed', 'vil'")
+    if colours == "vil":
+        rows = {task: _natural(row, observations) for task, row in rows.items()}
+    unit = units(observations, standardised=colours != "vil")
     methods = [m for m in results.methods if any(m in row.states for row in rows.values())]
     columns = FIRST + len(methods)
     side = (WIDE - 0.6) / columns  # of a picture, in centimetres
@@ -134,8 +163,8 @@ def lay_out(
     figure.set_layout_engine("compressed", w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
     widest = _limit([row.truth for row in rows.values()], STATE_SHARE)
     errors = _limit([e for row in rows.values() for e in row.errors.values()], ERROR_SHARE)
-    state = Normalize(-widest, widest)
-    error = Normalize(-min(errors, widest), min(errors, widest))
+    state = vil.scale() if colours == "vil" else _signed(widest)
+    error = _signed(min(errors, widest))
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
@@ -159,8 +188,11 @@ def lay_out(
             updates.append(_image(lower, row.errors[method], error))
             updates.append(_rmse(lower, row.errors[method]))
     half = columns // 2
-    _bar(figure, axes[:, :half], state, axis_label(name, units(observations)))
-    _bar(figure, axes[:, half:], error, axis_label(f"error of {name}", units(observations)))
+    if colours == "vil":
+        _bar(figure, axes[:, :half], state, f"{name} (0 to {vil.FULL})", **vil.bar())
+    else:
+        _bar(figure, axes[:, :half], state, axis_label(name, unit))
+    _bar(figure, axes[:, half:], error, axis_label(f"error of {name}", unit))
 
     def show(time: int) -> None:
         for update in updates:
@@ -170,30 +202,68 @@ def lay_out(
     return figure, show
 
 
+def _natural(row: Row, observations: xr.Dataset) -> Row:
+    """A row in natural units."""
+    mean, std = (float(observations.attrs[key]) for key in ("mean", "std"))
+    states = {method: state * std + mean for method, state in row.states.items()}
+    return replace(row, truth=row.truth * std + mean, y=row.y * std + mean, states=states)
+
+
+def _signed(limit: float) -> ScalarMappable:
+    return ScalarMappable(Normalize(-limit, limit), COLOURS.with_extremes(bad=GROUND))
+
+
 def _limit(fields: Sequence[np.ndarray], share: float) -> float:
     """What all but the largest values lie below."""
     return float(np.quantile(np.abs(np.concatenate([f.ravel() for f in fields])), share))
 
 
-def _image(axis: Axes, fields: np.ndarray, scale: Normalize) -> Callable[[int], None]:
+def _image(axis: Axes, fields: np.ndarray, scale: ScalarMappable) -> Callable[[int], None]:
     image = axis.imshow(
-        fields[0], norm=scale, cmap=COLOURS, origin="lower", interpolation="nearest"
+        fields[0], norm=scale.norm, cmap=scale.cmap, origin="lower", interpolation="nearest"
     )
     return lambda time: image.set_data(fields[time])
 
 
-def _observed(axis: Axes, row: Row, scale: Normalize, side: float) -> Callable[[int], None]:
-    """A small image, or a dot for every observed point."""
-    if row.y.ndim == 3:
+def _observed(axis: Axes, row: Row, scale: ScalarMappable, side: float) -> Callable[[int], None]:
+    """A small image, a dot for every observed point, or an arrow for every velocity."""
+    if row.pixels is None:
         return _image(axis, row.y, scale)
     size = row.truth.shape[-1]
+    if row.y.ndim == 3:
+        return arrows(axis, row.pixels, row.y, size)
     # dots of neighbours touch where points are evenly spread
     area = (side * POINT) ** 2 / len(row.pixels)
     dots = axis.scatter(
-        *row.pixels.T[::-1], c=row.y[0], s=0.5 * area, norm=scale, cmap=COLOURS, linewidths=0
+        *row.pixels.T[::-1],
+        c=row.y[0],
+        s=0.5 * area,
+        norm=scale.norm,
+        cmap=scale.cmap,
+        linewidths=0,
+    )
+    axis.set(xlim=(-0.5, size - 0.5), ylim=(-0.5, size - 0.5), facecolor=scale.cmap.get_bad())
+    return lambda time: dots.set_array(row.y[time])
+
+
+def arrows(axis: Axes, pixels: np.ndarray, flow: np.ndarray, size: int) -> Callable[[int], None]:
+    """Velocities (time, 2, m) at pixels; one of the rms speed is as long as places are apart."""
+    length = size / math.sqrt(len(pixels))
+    rms = np.sqrt((flow**2).sum(1).mean())
+    drawn = axis.quiver(
+        *pixels.T[::-1],
+        *flow[0],
+        color=TRUTH,
+        angles="xy",
+        scale_units="xy",
+        scale=rms / length,
+        width=0.006,
+        headwidth=3.5,
+        headlength=4,
+        headaxislength=3.5,
     )
     axis.set(xlim=(-0.5, size - 0.5), ylim=(-0.5, size - 0.5), facecolor=GROUND)
-    return lambda time: dots.set_array(row.y[time])
+    return lambda time: drawn.set_UVC(*flow[time])
 
 
 def _which(axis: Axes, row: Row, dt: float) -> Callable[[int], None]:
@@ -222,9 +292,11 @@ def _rmse(axis: Axes, errors: np.ndarray) -> Callable[[int], None]:
     return update
 
 
-def _bar(figure: Figure, axes: np.ndarray, scale: Normalize, label: str) -> None:
+def _bar(
+    figure: Figure, axes: np.ndarray, scale: ScalarMappable, label: str, **settings: Any
+) -> None:
     """A bar of colours below some panels."""
     shape = {"location": "bottom", "aspect": 28, "shrink": 0.8, "pad": 0.02, "extend": "both"}
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axes, **shape)
+    bar = figure.colorbar(scale, ax=axes, **shape | settings)
     bar.set_label(label)
     bar.outline.set_visible(False)

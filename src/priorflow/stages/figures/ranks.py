@@ -7,7 +7,9 @@ biased.
 
 __all__ = ["BINS", "Ranks", "draw", "rank_histogram"]
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from priorflow.rng import seed_of
 from priorflow.stages.figures.base import Results
 from priorflow.stages.figures.style import (
     TRUTH,
@@ -53,17 +56,26 @@ def rank_histogram(state: np.ndarray, truth: np.ndarray, bins: int = BINS) -> Ra
     Ranks within a case are correlated. The band therefore is the bootstrap interval, over cases, of
     the frequency of each bin, moved to the frequency of a uniform one.
 
+    Ties are broken at random. Where all members equal the truth there is nothing to rank: such
+    places are left out, and cases that have no others.
+
     Args:
         state: Members, shape (cases, members, …).
         truth: Shape (cases, …).
         bins: At most so many bins.
     """
     cases, members = state.shape[:2]
-    ranks = (state < truth[:, None]).sum(1).reshape(cases, -1)
+    below = (state < truth[:, None]).sum(1).reshape(cases, -1)
+    ties = (state == truth[:, None]).sum(1).reshape(cases, -1)
+    chance = np.random.default_rng(seed_of(0, "ranks")).random(ties.shape)
+    ranks = below + np.floor(chance * (ties + 1)).astype(int)
+    kept = ties < members
+    told = kept.any(1)
+    ranks, kept = ranks[told], kept[told]
     groups = np.array_split(np.arange(members + 1), min(bins, members + 1))
     share = np.array([len(group) for group in groups]) / (members + 1)
     frequency = np.stack(
-        [((ranks >= g[0]) & (ranks <= g[-1])).mean(1) for g in groups], axis=1
+        [((ranks >= g[0]) & (ranks <= g[-1])).mean(1, where=kept) for g in groups], axis=1
     )  # (cases, bins)
     relative = frequency / share
     found = [bootstrap_interval(column) for column in relative.T]
@@ -79,14 +91,23 @@ def rank_histogram(state: np.ndarray, truth: np.ndarray, bins: int = BINS) -> Ra
     )
 
 
+def _encoded(states: np.ndarray, attrs: Mapping[str, Any], greatest: int) -> np.ndarray:
+    natural = states * float(attrs["std"]) + float(attrs["mean"])
+    return np.round(natural.clip(0, 1) * greatest)
+
+
 @house_style
-def draw(results: Results, bins: int = BINS, highest: float = 4.0) -> Figure:
+def draw(
+    results: Results, bins: int = BINS, highest: float = 4.0, encoded: int | None = None
+) -> Figure:
     """Rows are tasks and columns methods.
 
     Args:
         results: Needs posteriors and observations.
         bins: At most so many bars.
         highest: Where the vertical axis ends; what is higher has its value above the bar.
+        encoded: The greatest integer of an encoding of 0 to 1, in natural units: values are clipped
+            and rounded to it before they are ranked. None for values as they are.
     """
     rows, columns = len(results.tasks), len(results.methods)
     figure, axes = panels(rows, columns, height=2.2 + 3.3 * rows, sharex=True, sharey=True)
@@ -99,7 +120,10 @@ def draw(results: Results, bins: int = BINS, highest: float = 4.0) -> Figure:
                 )
                 continue
             posterior, observations = results.matched(method, task)
-            found = rank_histogram(posterior.state.values, observations.truth.values, bins)
+            state, truth = posterior.state.values, observations.truth.values
+            if encoded is not None:
+                state, truth = (_encoded(x, observations.attrs, encoded) for x in (state, truth))
+            found = rank_histogram(state, truth, bins)
             edges = np.concatenate([[0], np.cumsum(found.share)])
             bars = np.minimum(found.density, highest)
             axis.bar(

@@ -62,6 +62,10 @@ FAMILIES = {
     "fno_da": ("#A6761D", "<"),
     "transolver_da": ("#B8A600", ">"),
     "forecast": ("#882255", "d"),
+    "persistence": ("#4d5866", "p"),
+    "extrapolation": ("#CC79A7", "D"),
+    "steps": ("#56B4E9", "P"),
+    "interpolation": ("#7A4FA3", "X"),
 }
 OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D", "#7A4FA3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
