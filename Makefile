@@ -3,12 +3,15 @@
 # make smoke       the whole workflow, tiny             make bench   benchmarks
 # make pretrained  train the laptop networks and put them into workflow/pretrained
 # make readme      put the measured tables into the README
+# make slurm       the same as `make reproduce`, submitted to a SLURM cluster (docs/cluster.md)
 # make tune        try the grids of the experiments on validation cases
 #
 # Variables: EXPERIMENTS="lorenz63 double_well"  SCALE=smoke  ARGS="--cores 1"  PYTHON=python3.11
+#            PROFILE=workflow/profiles/mine  (of make slurm)
 PYTHON ?= python3
 VENV ?= .venv
 SCALE ?= laptop
+PROFILE ?= workflow/profiles/slurm
 EXPERIMENTS ?=
 ARGS ?=
 BIN := $(abspath $(VENV))/bin
@@ -16,7 +19,7 @@ READY := $(VENV)/.ready
 CONFIG := --config scale=$(SCALE) $(if $(EXPERIMENTS),experiments="$(EXPERIMENTS)")
 RUN := PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1
 
-.PHONY: setup reproduce smoke test lint format bench readme pretrained tune lock clean
+.PHONY: setup reproduce smoke slurm test lint format bench readme pretrained tune lock clean
 .DEFAULT_GOAL := reproduce
 
 setup: $(READY)
@@ -34,8 +37,12 @@ reproduce: $(READY)
 smoke: $(READY)
 	$(MAKE) reproduce SCALE=smoke
 
+slurm: $(READY)
+	$(MAKE) reproduce ARGS="--workflow-profile $(PROFILE) $(ARGS)"
+
 test: $(READY)
-	$(RUN) pytest -n 2 $(ARGS) tests
+	$(RUN) pytest -n 2 $(ARGS) tests --ignore tests/slurm
+	$(RUN) pytest $(ARGS) tests/slurm
 
 lint: $(READY)
 	$(RUN) ruff check .

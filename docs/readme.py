@@ -15,6 +15,13 @@ from priorflow.stages.vocabulary import measure
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/laptop"
 FORECASTS = {"crps": "CRPS", "rmse_mean": "RMSE of mean", "spread_skill": "spread/skill"}
+RADAR = {
+    "crps": "CRPS",
+    "rmse_mean_natural": "RMSE of mean, VIL / 255",
+    "csi_0.3": "CSI at 0.3",
+    "csi_0.5": "CSI at 0.5",
+    "spread_skill": "spread/skill",
+}
 EXACT = {
     "sliced_w2": "sliced W2",
     "mean_error": "error of mean",
@@ -28,6 +35,8 @@ SHOWN = {
     "double_well": (["known_x0"], FORECASTS),
     "damped_spring": (["d_4", "d_64"], FORECASTS),
     "navier_stokes": (["sr_32", "sr_16", "points_819", "points_256"], FORECASTS),
+    "piv": (["density_003", "density_003_camera"], FORECASTS),
+    "sevir": (["sparse_10", "sparse_10_noisy"], RADAR),
     "gaussian_mixture": (["motion_deblur_noise005", "inpainting_noise005"], EXACT),
     "images": (
         [

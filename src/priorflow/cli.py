@@ -110,6 +110,8 @@ def simulate(
         names=(e.source, "simulate"),
         seed=c.seed,
         base=e.base,
+        workers=c.workers,
+        dask=c.dask,
     )
 
 

@@ -78,6 +78,11 @@ class Config(Strict):
     shards: int = Field(
         1, ge=1, description="Parallel jobs per method and task, at most one per block of cases."
     )
+    dask: Literal["local", "slurm"] = Field(
+        "local",
+        description="Where an archive is ingested: processes of this machine, or SLURM jobs.",
+    )
+    workers: int = Field(2, ge=1, description="Dask workers of an ingestion, of one thread each.")
     results: str = Field("results", description="Folder of everything that is generated.")
 
     @field_validator("experiments", "methods", mode="before")

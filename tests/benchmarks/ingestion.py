@@ -3,16 +3,19 @@
     python tests/benchmarks/ingestion.py --folder /scratch
 
 Makes an archive of SEVIR's layout (`--sizes`, in GB of VIL), of synthetic storms that are flipped
-and rolled, and ingests it by processes, and by one loop that reads an event, takes maxima of 3²
-pixels and compresses them. Both get the files from the page cache where it holds them. Memory is
-the sum over the process and its children, shared pages counted in each. Seconds are those of the
-work, the start of the processes included, and of the whole program, where the package imports
-torch; those of the CPU tell what a busy machine hides. The archive is removed at the end.
+and rolled, and ingests it by Dask workers, and by one loop that reads an event, takes maxima of 3²
+pixels and compresses them to the same level: `plain` with the maximum over the axes of a block,
+`slices` with the faster one of the package. All get the files from the page cache where it holds
+them. Memory is the sum over the process and its children, shared pages counted in each. Seconds are
+those of the work, the start of the scheduler and the workers included, and of the whole program,
+where the package imports torch; those of the CPU tell what a busy machine hides. The archive is
+removed at the end.
 """
 
 import argparse
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -161,6 +164,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--run", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and remove the archive
     if arguments.run:
         method, folder, events, output, workers = arguments.run
         settings = (Path(folder), int(events), Path(output))

@@ -6,6 +6,12 @@ def archive_of(wildcards):
     return [f"{TREE}/archive/CATALOG.csv"] if synthetic else []
 
 
+def ingesting(wildcards):
+    """The processes of a simulation: one, unless it is an archive that is read."""
+    archive = "source" in experiment_of(wildcards).system
+    return CONFIG.workers if archive and CONFIG.dask == "local" else 1
+
+
 rule storms:
     output:
         f"{TREE}/archive/CATALOG.csv",
@@ -37,11 +43,10 @@ rule simulate:
         logged("simulate", "{split}.{shard}"),
     benchmark:
         timed("simulate", "{split}.{shard}")
-    threads: 1
+    threads: ingesting
     resources:
         mem_mb=4000,
         runtime=60,
-        gpu=gpu,
     params:
         archive=lambda w, input: f"--archive {Path(input[0]).parent}" if input else "",
         data=lambda w: experiment_of(w).data.model_dump(exclude={"chunks"}),

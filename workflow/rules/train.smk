@@ -31,6 +31,13 @@ def training_threads(wildcards):
     return experiment_of(wildcards).models[wildcards.model].training.threads
 
 
+def training_gpus(wildcards):
+    if shipped(wildcards.experiment, wildcards.model) is not None:
+        return 0
+    training = experiment_of(wildcards).models[wildcards.model].training
+    return gpu(wildcards) * training.devices
+
+
 rule train:
     input:
         training_data,
@@ -46,7 +53,7 @@ rule train:
     resources:
         mem_mb=6000,
         runtime=240,
-        gpu=gpu,
+        gpu=training_gpus,
     params:
         arguments=training_arguments,
         folder=f"{TREE}/models/{{model}}",

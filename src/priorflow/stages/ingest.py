@@ -1,8 +1,9 @@
-"""Ingest: events of an archive, reduced, as one store in 8 bits; region by region, by processes.
+"""Ingest: events of an archive, reduced, as one store in 8 bits; region by region, by Dask.
 
 A region is a shard of the store and is written by one process, which then leaves a marker with its
-size and checksum. A run that was killed goes on with the regions that have none. The store appears
-under its name when it is whole, with its manifest, as any other.
+size and checksum. A worker that is killed is replaced and its region made again, to the same bytes;
+a run that was killed goes on with the regions that have no marker. The store appears under its name
+when it is whole, with its manifest, as any other.
 """
 
 __all__ = ["ingest"]
@@ -13,7 +14,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,13 @@ import numpy as np
 
 from priorflow import store
 from priorflow.components import BadInput
-from priorflow.stages.progress import log
+from priorflow.stages.progress import log, track
 from priorflow.systems.sevir_catalog import Event, images_of
 
 if TYPE_CHECKING:
     from priorflow.systems.sevir import SEVIR
+
+WORKER_BYTES = 2**30  # one event of the archive, and libraries, torch if the main program has it
 
 
 def ingest(
@@ -36,29 +39,28 @@ def ingest(
     output: Path,
     *,
     workers: int = 1,
+    dask: str = "local",
     group: int = 32,
     attrs: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the events `rows`: state (trajectory, time, y, x) in 8 bits, its scale an attribute.
 
     xarray reads the state as numbers in [0, 1], of 64 bits. Memory is that of one region per
-    process, whatever the number of events.
+    worker, whatever the number of events.
 
     Args:
         archive: The archive.
         rows: Its rows.
         output: The store to write.
-        workers: Processes.
+        workers: Processes or jobs; one on this machine is this process, without a scheduler.
+        dask: `local` or `slurm`, see `priorflow.stages.cluster`.
         group: Events per region, one file of the store.
         attrs: Attributes of the store.
 
     Raises:
-        BadInput: A file of the archive is missing or damaged, the finished store is not what was
-            written, or another process is writing it.
+        BadInput: A file of the archive is missing or damaged, workers die again and again, the
+            finished store is not what was written, or another process is writing it.
     """
-    import dask
-    from dask.callbacks import Callback
-
     output, events = Path(output), archive.events(rows)
     regions = [range(i, min(i + group, len(events))) for i in range(0, len(events), group)]
     work = output.with_name(f".{output.name}.unfinished")
@@ -66,32 +68,37 @@ def ingest(
         _prepare(work, archive, rows, events, group, attrs or {})
         todo = [i for i in range(len(regions)) if not _finished(work, i)]
         log(f"ingest: {len(events)} events, {len(regions) - len(todo)}/{len(regions)} regions done")
-        write = dask.delayed(_write_region)
-        tasks = [
-            write(
-                work,
-                i,
-                regions[i][0],
-                [events[k] for k in regions[i]],
-                archive.size,
-                archive.every,
-            )
-            for i in todo
-        ]
-        with Callback(posttask=partial(_report, len(regions))):
-            dask.compute(
-                *tasks,
-                scheduler="processes" if workers > 1 else "sync",
-                num_workers=min(workers, len(todo)) or 1,
-                chunksize=1,
-            )
+        write = partial(_write_region, work, size=archive.size, every=archive.every)
+        jobs = [(i, regions[i][0], [events[k] for k in regions[i]]) for i in todo]
+        with _calls(dask, min(workers, len(jobs)), archive, group, work) as call:
+            for _ in track(call(write, jobs), "ingest: regions", len(jobs)):
+                pass
         _seal(work, output, len(regions), len(events))
 
 
-def _report(total: int, key: str, result: None, graph: Any, state: Mapping, worker: Any) -> None:
-    """A line when a region is finished."""
-    left = len(state["ready"]) + len(state["waiting"]) + len(state["running"])
-    log(f"ingest: {total - left}/{total} regions done")
+@contextmanager
+def _calls(
+    kind: str, workers: int, archive: "SEVIR", group: int, work: Path
+) -> Iterator[Callable[[Callable, Sequence], Iterator]]:
+    """What calls a function with each of some arguments, in no order: Dask, or this process."""
+    if workers == 0 or (kind == "local" and workers == 1):
+        yield map
+        return
+    from distributed import KilledWorker, as_completed
+
+    from priorflow.stages.cluster import dask_client
+
+    def call(function: Callable, items: Sequence) -> Iterator:
+        for future in as_completed(client.map(function, items, pure=False)):
+            # A result is asked for only to raise its error: its worker may be gone by now.
+            yield future.result() if future.status == "error" else None
+
+    region = group * archive.steps * archive.size**2
+    with dask_client(kind, workers, WORKER_BYTES + 4 * region, str(work / "logs")) as client:
+        try:
+            yield call
+        except KilledWorker as error:
+            raise BadInput(f"{work}: {' '.join(str(error).split())}") from None
 
 
 @contextmanager
@@ -151,23 +158,33 @@ def _prepare(
 
 
 def _write_region(
-    work: Path, region: int, first: int, events: Sequence[Event], size: int, every: int
+    work: Path, job: tuple[int, int, Sequence[Event]], *, size: int, every: int
 ) -> None:
-    """Read the events of a region, write them as one shard, leave the marker."""
+    """Read the events of a region, write them as one shard, leave the marker.
+
+    Args:
+        work: The folder of the unfinished store.
+        job: The number of the region, its first row in the store, its events.
+        size, every: As those of the archive.
+    """
     import zarr
 
+    region, first, events = job
+    if _finished(work, region):  # by a worker that was lost before it could say so
+        return
     array = zarr.open_array(work / "store", path="state", mode="r+")
     array = array.with_config({"write_empty_chunks": True})
     shard = _shard(work / "store", region)
-    shard.unlink(missing_ok=True)  # Zarr would read what a killed run left
+    # Zarr would read what a killed worker left, and keep its temporary files in the store.
+    shutil.rmtree(_folder(work / "store", region), ignore_errors=True)
     images = np.empty((len(events), *array.shape[1:]), np.uint8)
     for image, event in zip(images, events, strict=True):
         image[:] = images_of(event, size, every)
     array[first : first + len(events)] = images
-    size, crc = store.measure(shard)
+    length, crc = store.measure(shard)
     marker = _marker(work, region)
     fresh = marker.with_suffix(".part")
-    fresh.write_text(json.dumps({"events": len(events), "size": size, "crc": crc}))
+    fresh.write_text(json.dumps({"events": len(events), "size": length, "crc": crc}))
     fresh.rename(marker)
 
 
@@ -197,4 +214,8 @@ def _marker(work: Path, region: int) -> Path:
 
 
 def _shard(path: Path, region: int) -> Path:
-    return path / "state" / "c" / str(region) / "0" / "0" / "0"
+    return _folder(path, region) / "0" / "0" / "0"
+
+
+def _folder(path: Path, region: int) -> Path:
+    return path / "state" / "c" / str(region)

@@ -50,6 +50,8 @@ def simulate(
     names: tuple[str, ...],
     seed: int,
     base: Path,
+    workers: int = 1,
+    dask: str = "local",
 ) -> None:
     """Write the trajectories `rows` in natural units: state (trajectory, time, \\*space).
 
@@ -63,12 +65,14 @@ def simulate(
         names: The names of the random streams.
         seed: The master seed.
         base: The folder of the experiment file.
+        workers, dask: How an archive is ingested, see `priorflow.stages.ingest`.
     """
     built = build(system, base)
     if hasattr(built, "events"):
         from priorflow.stages.ingest import ingest
 
-        ingest(built, rows, output, attrs={"seed": seed, "system": str(dict(system))})
+        attrs = {"seed": seed, "system": str(dict(system))}
+        ingest(built, rows, output, workers=workers, dask=dask, attrs=attrs)
         return
     if hasattr(built, "read"):
         _write(built.read(rows).unsqueeze(1), built, system, rows, output, seed)

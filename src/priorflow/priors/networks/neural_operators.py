@@ -68,7 +68,7 @@ class FNO(nn.Module):
         )
 
     def forward(self, x: Tensor | None, t: Tensor | None, history: Tensor) -> Tensor:
-        """(…, \\*shape), (…), (…, L, \\*shape) to (…, \\*shape); x and t may be anything if not used."""
+        """(…, \\*shape), (…), (…, L, \\*shape) to (…, \\*shape); unused, x and t are anything."""
         lead = history.shape[: history.ndim - len(self.shape) - 1]
         fields = _fields(x, t, history, self.shape, self.conditional)
         return self.network(fields).reshape(*lead, *self.shape)
@@ -139,7 +139,7 @@ class Transolver(nn.Module):
                     module.padding_mode = "circular"
 
     def forward(self, x: Tensor | None, t: Tensor | None, history: Tensor) -> Tensor:
-        """(…, \\*shape), (…), (…, L, \\*shape) to (…, \\*shape); x and t may be anything if not used."""
+        """(…, \\*shape), (…), (…, L, \\*shape) to (…, \\*shape); unused, x and t are anything."""
         lead = history.shape[: history.ndim - len(self.shape) - 1]
         fields = _fields(x, t, history, self.shape, self.conditional)
         fields = nn.functional.pixel_unshuffle(fields, self.patch)
