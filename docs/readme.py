@@ -111,10 +111,13 @@ def section(
 
 
 def tables(shown: Mapping[str, Sequence[str]]) -> str:
-    """The tables of some tasks of experiments."""
+    """The tables of some tasks of experiments, as far as they were run."""
     lines: list[str] = []
     for experiment, tasks in shown.items():
-        table = read_csv(RESULTS / experiment / "tables" / f"{experiment}.csv")
+        file = RESULTS / experiment / "tables" / f"{experiment}.csv"
+        if not file.is_file():
+            continue
+        table = read_csv(file)
         for task in tasks:
             lines += section(table, experiment, task, SHOWN[experiment][1])
     return "\n".join(lines) + "\n"
