@@ -16,7 +16,8 @@ def shrink(content: dict[str, Any]) -> None:
     smoke = scales.get("smoke", {}).get("figures", {})
     dropped = {name for name, figure in smoke.items() if figure is None}
     figures = content.get("figures", {})
-    kept = [n for n, f in figures.items() if "ablation" not in f and n not in dropped][:1]
+    own = [n for n, f in figures.items() if f is not None and "ablation" not in f]
+    kept = [n for n in own if n not in dropped][:1]
     for section in (content, *scales.values()):
         section.pop("ablations", None)
         figures = section.pop("figures", {})

@@ -63,9 +63,9 @@ FAMILIES = {
     "transolver_da": ("#B8A600", ">"),
     "forecast": ("#882255", "d"),
     "persistence": ("#4d5866", "p"),
-    "extrapolation": ("#CC79A7", "D"),
-    "steps": ("#56B4E9", "P"),
-    "interpolation": ("#7A4FA3", "X"),
+    "extrapolation": ("#CC79A7", "h"),
+    "steps": ("#56B4E9", "*"),
+    "interpolation": ("#7A4FA3", "8"),
 }
 OTHERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D", "#7A4FA3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
