@@ -443,7 +443,7 @@ def posterior_names(e: Experiment, method: str, task: str, shards: int) -> list[
     There are at most as many as there are blocks of cases, which are computed together.
     """
     tree = "ablations/" if e.methods[method].ablation else ""
-    shards = min(shards, e.run(method, task, seed=0).blocks)
+    shards = e.run(method, task, seed=0).parts(shards)
     suffixes = [""] if shards == 1 else [f".{i}of{shards}" for i in range(shards)]
     return [f"{tree}posterior/{task}/{method}{suffix}.zarr" for suffix in suffixes]
 

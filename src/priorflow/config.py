@@ -279,8 +279,12 @@ class Run(Strict):
 
     @property
     def blocks(self) -> int:
-        """Blocks of cases: as many jobs can share the work."""
+        """Blocks of cases, each of which is computed together."""
         return -(-self.cases // self.block)
+
+    def parts(self, shards: int) -> int:
+        """Jobs that share the work, where `shards` are asked for."""
+        return min(shards, self.blocks)
 
 
 class Experiment(Strict):

@@ -1,13 +1,16 @@
 """What several unit tests share."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from priorflow.stages.figures import style
+from priorflow.stages.figures.base import Results
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +19,35 @@ def drawn(request, results):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return {name: draw(results) for name, draw in request.module.FIGURES.items()}
+
+
+@pytest.fixture(scope="session")
+def results_of() -> Callable[..., Results]:
+    """Makes the `Results` of a figure of a folder, as the command line does."""
+
+    def make(
+        folder: Path,
+        tasks: Sequence[str],
+        methods: Sequence[str],
+        ran: Callable[[str, str], bool] = lambda method, task: True,
+        **facts: Any,
+    ) -> Results:
+        return Results(
+            folder=folder,
+            methods=methods,
+            tasks=tasks,
+            models=(),
+            posteriors={
+                (m, t): [folder / f"posterior/{t}/{m}.zarr"]
+                for m in methods
+                for t in tasks
+                if ran(m, t)
+            },
+            tables=[folder / "metrics.parquet"],
+            facts={"base": folder, **facts},
+        )
+
+    return make
 
 
 @pytest.fixture

@@ -94,29 +94,19 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder):
+def results(folder, results_of):
     """Makes the `Results` of a figure, as the command line does."""
 
     def make(tasks=("sr", "points"), methods=tuple(ERRORS)) -> Results:
-        return Results(
-            folder=folder,
-            methods=methods,
-            tasks=tasks,
-            models=(),
-            posteriors={
-                (m, t): [folder / f"posterior/{t}/{m}.zarr"]
-                for m in methods
-                for t in tasks
-                if LENGTHS[t] == 1 or m not in ONCE
-            },
-            tables=[folder / "metrics.parquet"],
-            facts={
-                "floor": "interpolation",
-                "limit": "enkf",
-                "labels": {"sr": "6² of 24² pixels, one step"},
-                "operators": {task: operator_of(task) for task in tasks},
-                "base": folder,
-            },
+        return results_of(
+            folder,
+            tasks,
+            methods,
+            lambda method, task: LENGTHS[task] == 1 or method not in ONCE,
+            floor="interpolation",
+            limit="enkf",
+            labels={"sr": "6² of 24² pixels, one step"},
+            operators={task: operator_of(task) for task in tasks},
         )
 
     return make

@@ -154,24 +154,16 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder):
+def results(folder, results_of):
     def make(tasks, methods=tuple(ERRORS)) -> Results:
-        return Results(
-            folder=folder,
-            methods=methods,
-            tasks=tasks,
-            models=(),
-            posteriors={
-                (m, t): [folder / f"posterior/{t}/{m}.zarr"] for m in methods for t in tasks
-            },
-            tables=[folder / "metrics.parquet"],
-            facts={
-                "floor": "curl",
-                "limit": "enkf",
-                "labels": {"camera": "0.1 particles per pixel, seen by a camera"},
-                "operators": {task: OPERATORS[task] for task in tasks},
-                "base": folder,
-            },
+        return results_of(
+            folder,
+            tasks,
+            methods,
+            floor="curl",
+            limit="enkf",
+            labels={"camera": "0.1 particles per pixel, seen by a camera"},
+            operators={task: OPERATORS[task] for task in tasks},
         )
 
     return make

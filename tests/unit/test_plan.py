@@ -128,7 +128,7 @@ def test_gpu_hours_by_hand(small):
 def test_shipped_weights_need_no_data(small):
     stages = plan(small, ["flowdas"], shipped={"drift"})
     assert (stages["simulate"].jobs, stages["chunk"].jobs, stages["train"].jobs) == (2, 1, 1)
-    assert stages["train"].hours == stages["train"].evaluations == 0
+    assert stages["train"].hours == stages["train"].evaluations == stages["train"].gpus == 0
 
 
 def test_what_is_known_is_not_counted(small):

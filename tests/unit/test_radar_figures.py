@@ -75,26 +75,18 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder):
+def results(folder, results_of):
     """Makes the `Results` of a figure, as the command line does."""
 
     def make(tasks=tuple(LENGTHS), methods=tuple(ERRORS)) -> Results:
-        return Results(
-            folder=folder,
-            methods=methods,
-            tasks=tasks,
-            models=(),
-            posteriors={
-                (m, t): [folder / f"posterior/{t}/{m}.zarr"] for m in methods for t in tasks
-            },
-            tables=[folder / "metrics.parquet"],
-            facts={
-                "floor": "persistence",
-                "limit": "",
-                "labels": {"sparse_10": "10 % of the pixels, noise 0.001, one step"},
-                "operators": dict.fromkeys(tasks, POINTS),
-                "base": folder,
-            },
+        return results_of(
+            folder,
+            tasks,
+            methods,
+            floor="persistence",
+            limit="",
+            labels={"sparse_10": "10 % of the pixels, noise 0.001, one step"},
+            operators=dict.fromkeys(tasks, POINTS),
         )
 
     return make
@@ -199,8 +191,8 @@ def test_levels_are_those_of_encoded_values(results, drawn):
     truth = results().observations("rollout_3").truth.values
     encoded = np.round((truth / 10 + 0.5) * 255)
     ticks = [t.get_text() for t in drawn["thresholds"].axes[-1].get_xticklabels()]
-    assert [int(tick.split("\n")[0]) for tick in ticks] == list(thresholds.LEVELS)
-    for level, tick in zip(thresholds.LEVELS, ticks, strict=True):
+    assert [int(tick.split("\n")[0]) for tick in ticks] == list(thresholds.THRESHOLDS)
+    for level, tick in zip(thresholds.THRESHOLDS, ticks, strict=True):
         share = 100 * (encoded >= level).mean()
         assert float(tick.split("\n")[1]) == pytest.approx(share, rel=0.06)
 

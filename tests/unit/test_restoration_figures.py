@@ -88,29 +88,19 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(folder):
+def results(folder, results_of):
     """Makes the `Results` of a figure, as the command line does."""
 
     def make(tasks=TASKS, methods=tuple(SIZES), limit="exact") -> Results:
-        return Results(
-            folder=folder,
-            methods=methods,
-            tasks=tasks,
-            models=(),
-            posteriors={
-                (m, t): [folder / f"posterior/{t}/{m}.zarr"]
-                for m in methods
-                for t in tasks
-                if ran(m, t)
-            },
-            tables=[folder / "metrics.parquet"],
-            facts={
-                "floor": "pinv",
-                "limit": limit,
-                "labels": {"pinv": "pseudo-inverse, Wiener filter"},
-                "operators": {task: OPERATORS[task] for task in tasks},
-                "base": folder,
-            },
+        return results_of(
+            folder,
+            tasks,
+            methods,
+            ran,
+            floor="pinv",
+            limit=limit,
+            labels={"pinv": "pseudo-inverse, Wiener filter"},
+            operators={task: OPERATORS[task] for task in tasks},
         )
 
     return make

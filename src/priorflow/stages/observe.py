@@ -75,10 +75,7 @@ def observe(
     first = start - context + 1
     if first < 0:
         raise ValueError(f"start: {start} leaves less than the {context} states of context")
-    window = store.read(data).isel(trajectory=slice(cases), time=slice(first, start + steps + 1))
-    if window.sizes["trajectory"] < cases:
-        raise BadInput(f"{data}: {window.sizes['trajectory']} trajectories for {cases} cases")
-    rows = window.trajectory.values.tolist()
+    window, rows = _window(data, cases, slice(first, start + steps + 1))
     built = at(operator_of(operator, whole, base), rows)
     states = torch.from_numpy(window.state.values.astype(np.float32))
     states = states[..., : shape[-1]] if len(shape) == 1 else states
@@ -110,8 +107,7 @@ def _pictures(
     `linear` says whether it is that; `condition` and `rank_deficiency`, of `dimensions`, are those
     of every case, or one for all, of an operator that has a `conditioning`.
     """
-    window = store.read(data).isel(trajectory=slice(cases), time=0)
-    rows = window.trajectory.values.tolist()
+    window, rows = _window(data, cases, 0)
     truth = torch.from_numpy(np.ascontiguousarray(window.state.values))
     built = at(operator_of(operator, system, base), rows)
     rng = Streams(seed, *names, "observe", cases=rows)
@@ -125,6 +121,15 @@ def _pictures(
         coords={"case": np.arange(len(y))},
         attrs={**_attributes(window, operator, built, seed), **_conditioning(built, truth[0])},
     )
+
+
+def _window(data: Path, cases: int, time: slice | int) -> tuple[xr.Dataset, list[int]]:
+    """The first `cases` trajectories of a split at some times, and their indices."""
+    window = store.read(data).isel(trajectory=slice(cases), time=time)
+    rows = window.trajectory.values.tolist()
+    if len(rows) < cases:
+        raise BadInput(f"{data}: {len(rows)} trajectories for {cases} cases")
+    return window, rows
 
 
 def _seen(built: Any, states: torch.Tensor, rng: Streams) -> torch.Tensor:

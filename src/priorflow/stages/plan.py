@@ -369,7 +369,7 @@ def _train(
         hours += training.steps * seconds / 3600
         longest = max(longest, training.steps * seconds / training.devices / 3600)
     stored = _gigabytes((parameters(e, model) for model in learned), WEIGHT)
-    return Stage(len(learned), len(learned), evaluations, hours, longest, stored)
+    return Stage(len(learned), len(trained), evaluations, hours, longest, stored)
 
 
 def _infer(
@@ -385,7 +385,7 @@ def _infer(
         model = e.methods[method].model
         for task in e.tasks_of(method):
             run = e.run(method, task, seed=0)
-            parts = min(shards, run.blocks)
+            parts = run.parts(shards)
             jobs += parts
             numbers += run.cases * run.members * _kept(e, method, task)
             calls = calls_of(e, method, task)

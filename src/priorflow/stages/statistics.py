@@ -19,9 +19,11 @@ __all__ = [
     "bootstrap_interval",
     "paired_difference",
     "pooled_ratio",
+    "pooled_share",
     "skill_recovered",
 ]
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,14 +136,41 @@ def pooled_ratio(
         numerator, denominator: One number ≥ 0 per case, indexed by case.
         resamples, level, seed: As in `bootstrap_interval`.
     """
+    return _pooled(numerator, denominator, np.sqrt, resamples, level, seed)
+
+
+def pooled_share(
+    numerator: pd.Series,
+    denominator: pd.Series,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Estimate:
+    """Mean numerator / mean denominator over the cases that both have: of counts, which add up.
+
+    Args:
+        numerator, denominator, resamples, level, seed: As in `pooled_ratio`.
+    """
+    return _pooled(numerator, denominator, np.asarray, resamples, level, seed)
+
+
+def _pooled(
+    numerator: pd.Series,
+    denominator: pd.Series,
+    transform: Callable[[ArrayLike], np.ndarray],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> Estimate:
+    """A transform of mean numerator / mean denominator."""
     a, b = _common(numerator, denominator)
     n = len(a)
     if n == 0 or not b.mean() > 0:
         return Estimate(np.nan, np.nan, np.nan, n)
     weights = _weights(n, resamples, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = np.sqrt((weights @ a) / (weights @ b))
-    return _estimate(np.sqrt(a.mean() / b.mean()), ratios, level, n)
+        ratios = transform((weights @ a) / (weights @ b))
+    return _estimate(transform(a.mean() / b.mean()), ratios, level, n)
 
 
 @lru_cache(maxsize=8)

@@ -5,13 +5,13 @@ __all__ = ["draw"]
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results, units
 from priorflow.stages.figures.style import (
     axis_label,
     house_style,
     legend_below,
+    lines_of,
     look,
     panels,
     plain_log,
@@ -58,9 +58,6 @@ def draw(
         axis.minorticks_off()
         plain_log(axis)
     figure.suptitle(f"{span(counts)} cases", fontsize=8)
-    handles = []
-    for method in results.methods:
-        style = look(method, results.facts)
-        handles.append(Line2D([], [], marker=style.marker, **style.line()))
+    handles = lines_of(results.methods, results.facts, markers=True)
     legend_below(figure, handles, [results.label(m) for m in results.methods])
     return figure

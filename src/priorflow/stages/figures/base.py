@@ -100,9 +100,19 @@ def natural(states: np.ndarray, observations: xr.Dataset) -> np.ndarray:
 
     A task may have the first components only of what was standardised.
     """
-    size = states.shape[-1]
-    mean, std = (np.asarray(observations.attrs[key])[..., :size] for key in ("mean", "std"))
+    mean, std = _constants(observations, states.shape[-1])
     return states * std + mean
+
+
+def standardised(value: float, observations: xr.Dataset) -> float:
+    """A natural value in the units of the states, where one constant standardises all of them."""
+    mean, std = _constants(observations, 1)
+    return float((value - mean) / std)
+
+
+def _constants(observations: xr.Dataset, size: int) -> tuple[np.ndarray, np.ndarray]:
+    mean, std = (np.asarray(observations.attrs[key]) for key in ("mean", "std"))
+    return mean[..., :size] if mean.ndim else mean, std[..., :size] if std.ndim else std
 
 
 def units(observations: xr.Dataset, standardised: bool = True) -> str:

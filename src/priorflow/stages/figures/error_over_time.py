@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results, time_label, units
 from priorflow.stages.figures.style import (
@@ -16,6 +15,7 @@ from priorflow.stages.figures.style import (
     axis_label,
     house_style,
     legend_below,
+    lines_of,
     look,
     panels,
     plain_log,
@@ -127,6 +127,6 @@ def draw(
     unit = units(observations) if what.unit == UNITS else what.unit
     axes[0, 0].set_ylabel(axis_label(what.label, unit))
     methods = list(dict.fromkeys(methods))
-    handles = [Line2D([], [], **look(m, results.facts).line()) for m in methods]
+    handles = lines_of(methods, results.facts)
     legend_below(figure, handles, [results.label(m) for m in methods])
     return figure

@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from priorflow.stages.figures import vil
-from priorflow.stages.figures.base import Results, units
+from priorflow.stages.figures.base import Results, natural, units
 from priorflow.stages.figures.style import (
     SMALLEST,
     TRUTH,
@@ -204,9 +204,9 @@ def lay_out(
 
 def _natural(row: Row, observations: xr.Dataset) -> Row:
     """A row in natural units."""
-    mean, std = (float(observations.attrs[key]) for key in ("mean", "std"))
-    states = {method: state * std + mean for method, state in row.states.items()}
-    return replace(row, truth=row.truth * std + mean, y=row.y * std + mean, states=states)
+    states = {method: natural(state, observations) for method, state in row.states.items()}
+    truth, y = (natural(x, observations) for x in (row.truth, row.y))
+    return replace(row, truth=truth, y=y, states=states)
 
 
 def _signed(limit: float) -> ScalarMappable:

@@ -7,9 +7,7 @@ biased.
 
 __all__ = ["BINS", "Ranks", "draw", "rank_histogram"]
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from priorflow.rng import seed_of
-from priorflow.stages.figures.base import Results
+from priorflow.stages.figures.base import Results, natural
 from priorflow.stages.figures.style import (
     TRUTH,
     house_style,
@@ -91,11 +89,6 @@ def rank_histogram(state: np.ndarray, truth: np.ndarray, bins: int = BINS) -> Ra
     )
 
 
-def _encoded(states: np.ndarray, attrs: Mapping[str, Any], greatest: int) -> np.ndarray:
-    natural = states * float(attrs["std"]) + float(attrs["mean"])
-    return np.round(natural.clip(0, 1) * greatest)
-
-
 @house_style
 def draw(
     results: Results, bins: int = BINS, highest: float = 4.0, encoded: int | None = None
@@ -122,7 +115,8 @@ def draw(
             posterior, observations = results.matched(method, task)
             state, truth = posterior.state.values, observations.truth.values
             if encoded is not None:
-                state, truth = (_encoded(x, observations.attrs, encoded) for x in (state, truth))
+                shares = (natural(x, observations).clip(0, 1) for x in (state, truth))
+                state, truth = (np.round(share * encoded) for share in shares)
             found = rank_histogram(state, truth, bins)
             edges = np.concatenate([[0], np.cumsum(found.share)])
             bars = np.minimum(found.density, highest)

@@ -22,18 +22,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from priorflow.stages.figures.base import Results
+from priorflow.stages.figures.base import Results, standardised
 from priorflow.stages.figures.style import (
     TRUTH,
     house_style,
     legend_below,
+    lines_of,
     look,
     panels,
     span,
     wrapped,
 )
 from priorflow.stages.figures.sweeps import bar_lengths
-from priorflow.stages.statistics import Estimate, pooled_ratio
+from priorflow.stages.statistics import Estimate, pooled_share
 
 BINS = 11  # at most so many probabilities: neighbours of a large ensemble are joined
 BASE = {"color": "#8c8c8c", "lw": 0.8, "ls": "--"}
@@ -78,8 +79,8 @@ def reliability(
             continue
         forecast.append(votes[inside].mean() / members)
         share.append(inside.mean())
-        root = pooled_ratio(*(pd.Series(x[kept].sum(1)) for x in (inside & events, inside)))
-        observed.append(Estimate(root.value**2, root.low**2, root.high**2, root.n))
+        counts = (pd.Series(x[kept].sum(1)) for x in (inside & events, inside))
+        observed.append(pooled_share(*counts))
     return Reliability(np.array(forecast), observed, np.array(share))
 
 
@@ -98,8 +99,7 @@ def draw(results: Results, thresholds: Sequence[float] = (0.3, 0.5), bins: int =
     methods = []
     for (above, below), (task, threshold) in zip(axes.T, pairs, strict=True):
         whole = results.observations(task)
-        mean, std = (float(whole.attrs[key]) for key in ("mean", "std"))
-        scaled = (threshold - mean) / std
+        scaled = standardised(threshold, whole)
         above.plot([0, 1], [0, 1], **DIAGONAL)
         above.axhline(float((whole.truth >= scaled).mean()), **BASE)
         counts, shown = set(), results.shown(task)
@@ -122,9 +122,7 @@ def draw(results: Results, thresholds: Sequence[float] = (0.3, 0.5), bins: int =
     axes[1, 0].set(yscale="log", ylabel="share of forecasts")
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **DIAGONAL), Line2D([], [], **BASE)]
-    for method in methods:
-        style = look(method, results.facts)
-        handles.append(Line2D([], [], marker=style.marker, ms=3, lw=1, **style.line()))
+    handles += lines_of(methods, results.facts, markers=True, ms=3, lw=1)
     labels = ["reliable", "share of events", *map(results.label, methods)]
     legend_below(figure, handles, labels)
     return figure

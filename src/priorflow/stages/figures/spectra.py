@@ -23,6 +23,7 @@ from priorflow.stages.figures.style import (
     axis_label,
     house_style,
     legend_below,
+    lines_of,
     look,
     panels,
     plain_log,
@@ -114,7 +115,7 @@ def draw(
     axes[1, 0].set_ylabel("E(k) / that of the truth")
     methods = list(dict.fromkeys(methods))
     handles = [Line2D([], [], **SHADOW)]
-    handles += [Line2D([], [], **look(m, results.facts).line()) for m in methods]
+    handles += lines_of(methods, results.facts)
     labels = ["truth", *map(results.label, methods)]
     if forced:
         handles.append(Line2D([], [], **FORCED))

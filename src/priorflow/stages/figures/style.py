@@ -41,6 +41,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from priorflow.stages.vocabulary import METHODS
@@ -192,6 +193,17 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
         if (legend.get_window_extent().width <= 0.98 * width and even) or columns == 1:
             return
         legend.remove()
+
+
+def lines_of(
+    methods: Sequence[str], facts: Mapping[str, Any], markers: bool = False, **settings: Any
+) -> list[Line2D]:
+    """The lines of methods for a legend, with the markers of their families or without."""
+    looks = [look(method, facts) for method in methods]
+    return [
+        Line2D([], [], **{"marker": x.marker if markers else "", **settings, **x.line()})
+        for x in looks
+    ]
 
 
 def axis_label(name: str, unit: str = "") -> str:

@@ -11,23 +11,30 @@ References:
     | Earthformer (Gao et al., 2022), arXiv 2207.05833
 """
 
-__all__ = ["LEVELS", "draw", "pooled_csi"]
+__all__ = ["draw", "pooled_csi"]
 
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from priorflow.metrics.base import Case
 from priorflow.metrics.csi import contingency
-from priorflow.stages.figures.base import Results
-from priorflow.stages.figures.style import house_style, legend_below, look, panels, span, wrapped
+from priorflow.stages.figures.base import Results, standardised
+from priorflow.stages.figures.style import (
+    house_style,
+    legend_below,
+    lines_of,
+    look,
+    panels,
+    span,
+    wrapped,
+)
 from priorflow.stages.figures.vil import FULL
-from priorflow.stages.statistics import Estimate, pooled_ratio
+from priorflow.stages.statistics import Estimate, pooled_share
+from priorflow.systems.storms import THRESHOLDS
 
-LEVELS = (16, 74, 133, 160, 181, 219)  # of encoded VIL, those of SEVIR's challenge
 ROWS = {"CSI of the ensemble mean": True, "CSI of single members": False}
 
 
@@ -48,12 +55,11 @@ def pooled_csi(
     counts = contingency(posterior, Case(observations.truth, observations.y, None), threshold)
     counts = counts.sum([dim for dim in counts.dims if dim != "case"]).to_pandas()
     counts = counts[counts.sum(axis=1) > 0]  # with the others alone a resample would be 0 / 0
-    root = pooled_ratio(counts.hits, counts.sum(axis=1))
-    return Estimate(root.value**2, root.low**2, root.high**2, root.n)
+    return pooled_share(counts.hits, counts.sum(axis=1))
 
 
 @house_style
-def draw(results: Results, levels: Sequence[int] = LEVELS) -> Figure:
+def draw(results: Results, levels: Sequence[int] = THRESHOLDS) -> Figure:
     """The mean above, members below; a column for every task, a line for every method.
 
     Args:
@@ -66,8 +72,7 @@ def draw(results: Results, levels: Sequence[int] = LEVELS) -> Figure:
     methods = [m for m in results.methods if any(results.ran(m, t) for t in results.tasks)]
     for column, task in zip(axes.T, results.tasks, strict=True):
         whole = results.observations(task)
-        mean, std = (float(whole.attrs[key]) for key in ("mean", "std"))
-        thresholds = [((level - 0.5) / FULL - mean) / std for level in levels]
+        thresholds = [standardised((level - 0.5) / FULL, whole) for level in levels]
         counts = set()
         for method in results.shown(task):
             posterior, observations = results.matched(method, task)
@@ -86,10 +91,7 @@ def draw(results: Results, levels: Sequence[int] = LEVELS) -> Figure:
         column[-1].set_xlabel("threshold (of 255), and share of the pixels (%)")
     for axis, label in zip(axes[:, 0], ROWS, strict=True):
         axis.set(ylim=(0, 1), ylabel=label)
-    handles = []
-    for method in methods:
-        style = look(method, results.facts)
-        handles.append(Line2D([], [], marker=style.marker, ms=3, lw=1, **style.line()))
+    handles = lines_of(methods, results.facts, markers=True, ms=3, lw=1)
     legend_below(figure, handles, [results.label(m) for m in methods])
     return figure
 
