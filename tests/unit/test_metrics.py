@@ -125,6 +125,12 @@ def test_spread_of_one_member_is_not_a_number():
     assert spread_skill(*ensemble(np.ones((3, 1, 4, 2)), np.zeros((3, 4, 2)))).isnull().all()
 
 
+def test_equal_members_have_no_spread_at_all():
+    state = np.repeat(np.random.default_rng(0).normal(size=(3, 1, 40, 2)), 7, 1)
+    posterior, case = ensemble(state.astype(np.float32), np.zeros((3, 40, 2)))
+    assert (spread_skill(posterior, case) == 0).all()
+
+
 def test_log_prior_of_true_trajectories(lorenz):
     """14 transitions of three Gaussian components of variance 0.025."""
     posterior, case, _ = lorenz

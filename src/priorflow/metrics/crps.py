@@ -46,5 +46,7 @@ def spread_skill(posterior: xr.Dataset, case: Case) -> xr.DataArray:
     skill = rmse_mean(posterior, case)
     if members == 1:
         return xr.full_like(skill, np.nan)
-    variance = state.var("member", ddof=1) * (members + 1) / members
+    # so that members that are equal have no spread, and not one of rounding
+    apart = state - state.isel(member=0, drop=True)
+    variance = apart.var("member", ddof=1) * (members + 1) / members
     return variance.mean(averaged(variance), skipna=False) ** 0.5 / skill

@@ -17,16 +17,18 @@ def draw(
     name: str = "vorticity",
     colours: Literal["signed", "vil"] = "signed",
     pause: float = 1 / 3,
+    time_unit: str = "",
 ) -> Animation:
     """A frame for every observed state: what `fields.draw` shows of the first task.
 
     Args:
         results, case, member, name, colours: As in `fields.draw`.
         pause: Seconds between two frames.
+        time_unit: In which the system has its time.
     """
     task = results.tasks[0]
     rows, observations = picked(results, case, member)
-    figure, show = lay_out(results, {task: rows[task]}, observations, name, colours)
+    figure, show = lay_out(results, {task: rows[task]}, observations, name, colours, time_unit)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what has found its place stays there
     return Animation(figure, show, len(rows[task].truth), pause)

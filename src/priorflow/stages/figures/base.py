@@ -124,9 +124,10 @@ def units(observations: xr.Dataset, standardised: bool = True) -> str:
     return "dimensionless" if given in ("", "1") else given
 
 
-def time_label(observations: xr.Dataset) -> str:
+def time_label(observations: xr.Dataset, unit: str = "") -> str:
     """The label of an axis of observed states, numbered from 1 and Δt apart."""
-    return f"state k (Δt\u00a0=\u00a0{float(observations.attrs['dt']):g})"  # never breaks inside
+    step = f"{float(observations.attrs['dt']):g} {unit}".strip()
+    return f"state k (Δt = {step})".replace("Δt = ", "Δt\u00a0=\u00a0")  # never breaks inside
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from priorflow.stages.figures.base import Results, time_label, units
 from priorflow.stages.figures.style import (
     WIDE,
     axis_label,
+    case_title,
     house_style,
     legend_below,
     lines_of,
     look,
     panels,
     plain_log,
-    wrapped,
 )
 from priorflow.stages.statistics import Estimate, bootstrap_interval
 from priorflow.stages.vocabulary import UNITS, measure
@@ -79,6 +79,7 @@ def draw(
     metric: str = "crps",
     width: float = WIDE,
     log: bool = False,
+    time_unit: str = "",
 ) -> Figure:
     """One panel for every task, one line with its 95 % band for every method.
 
@@ -87,6 +88,7 @@ def draw(
         metric: `crps` or `rmse_mean`; of rollouts any.
         width: Of the figure, in centimetres.
         log: Whether the error has a logarithmic axis.
+        time_unit: In which the system has its time.
 
     Raises:
         ValueError: The metric is neither, and a task is no rollout.
@@ -114,11 +116,8 @@ def draw(
             axis.fill_between(time, low, high, color=style.colour, alpha=0.15, lw=0)
             sizes |= {e.n for e in found}
             methods.append(method)
-        span = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)}"
-        axis.set_title(
-            wrapped(f"{results.label(task)}; {span}\u00a0cases", int(5 * width / columns))
-        )
-        axis.set_xlabel(time_label(observations))
+        axis.set_title(case_title(results.label(task), sizes, int(5 * width / columns)))
+        axis.set_xlabel(time_label(observations, time_unit))
         axis.xaxis.get_major_locator().set_params(integer=True)
         if not log:
             axis.set_ylim(0, 1 if what.direction == "higher" and not what.unit else None)

@@ -137,6 +137,7 @@ def lay_out(
     observations: xr.Dataset,
     name: str,
     colours: Literal["signed", "vil"] = "signed",
+    time_unit: str = "",
 ) -> tuple[Figure, Callable[[int], None]]:
     """A figure that waits for its data, and what makes it show the states of an index in time.
 
@@ -149,6 +150,7 @@ def lay_out(
         rows: By task.
         observations: Units.
         name, colours: As in `draw`.
+        time_unit: In which the system has its time.
     """
     if colours not in ("signed", "vil"):
         raise ValueError(f"colours: value {colours!r}, allowed: 'signed', 'vil'")
@@ -177,7 +179,7 @@ def lay_out(
     for (task, row), above, below in zip(rows.items(), axes[::2], axes[1::2], strict=True):
         above[0].set_ylabel(wrapped(results.label(task), 30), loc="top")
         updates += [_image(above[0], row.truth, state), _observed(above[1], row, state, side)]
-        updates.append(_which(below[0], row, float(observations.attrs["dt"])))
+        updates.append(_which(below[0], row, float(observations.attrs["dt"]), time_unit))
         settings = {"transform": below[1].transAxes, "ha": "right", "va": "center"}
         below[1].text(0.95, 0.5, "error\n(RMSE)", **settings)
         for method, upper, lower in zip(methods, above[FIRST:], below[FIRST:], strict=True):
@@ -266,14 +268,14 @@ def arrows(axis: Axes, pixels: np.ndarray, flow: np.ndarray, size: int) -> Calla
     return lambda time: drawn.set_UVC(*flow[time])
 
 
-def _which(axis: Axes, row: Row, dt: float) -> Callable[[int], None]:
+def _which(axis: Axes, row: Row, dt: float, unit: str) -> Callable[[int], None]:
     """Which case it is, and of several states which one."""
     text = axis.text(0, 0.5, f"case {row.case}", transform=axis.transAxes, va="center")
     count = len(row.truth)
 
     def update(time: int) -> None:
         k = time % count + 1
-        text.set_text(f"case {row.case}\nstate {k} of {count}\ntime {dt * k:g}")
+        text.set_text(f"case {row.case}\nstate {k} of {count}\ntime {dt * k:g} {unit}".strip())
 
     return update if count > 1 else lambda time: None
 

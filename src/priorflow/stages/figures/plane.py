@@ -17,12 +17,11 @@ from priorflow.stages.figures.style import (
     LIMIT,
     SMALLEST,
     axis_label,
+    case_title,
     house_style,
     look,
     panels,
     plain_log,
-    span,
-    wrapped,
 )
 from priorflow.stages.figures.sweeps import bar_lengths, per_case
 from priorflow.stages.statistics import Estimate, bootstrap_interval
@@ -77,7 +76,7 @@ def draw(results: Results, x: str, y: str) -> Figure:
         if not points:
             axis.text(0.5, 0.5, "no values", ha="center", transform=axis.transAxes)
         counts = {across.n for across, _ in points.values()} or {0}
-        axis.set_title(wrapped(f"{results.label(task)}; {span(counts)} cases", 92 // columns))
+        axis.set_title(case_title(results.label(task), counts, 92 // columns))
         axis.margins(0.1)
         noise = float(results.observations(task).attrs["noise_std"])
         for k, (side, metric) in enumerate(zip("xy", (x, y), strict=True)):

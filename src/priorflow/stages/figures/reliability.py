@@ -36,6 +36,7 @@ from priorflow.stages.figures.style import (
 from priorflow.stages.figures.sweeps import bar_lengths
 from priorflow.stages.statistics import Estimate, pooled_share
 
+RARE = 1e-4  # a share of forecasts that says nothing of how reliable they are
 BINS = 11  # at most so many probabilities: neighbours of a large ensemble are joined
 BASE = {"color": "#8c8c8c", "lw": 0.8, "ls": "--"}
 DIAGONAL = {"color": TRUTH, "lw": 0.8}
@@ -60,7 +61,7 @@ class Reliability:
 def reliability(
     state: np.ndarray, truth: np.ndarray, threshold: float, bins: int = BINS
 ) -> Reliability:
-    """The reliability of the probability to be at or above a threshold; empty bins are left out.
+    """How reliable the probability to be at or above a threshold is; rare forecasts are left out.
 
     Args:
         state: Members, shape (cases, members, …).
@@ -75,7 +76,7 @@ def reliability(
     for group in np.array_split(np.arange(members + 1), min(bins, members + 1)):
         inside = (votes >= group[0]) & (votes <= group[-1])
         kept = inside.any(1)
-        if not kept.any():
+        if inside.mean() < RARE:
             continue
         forecast.append(votes[inside].mean() / members)
         share.append(inside.mean())

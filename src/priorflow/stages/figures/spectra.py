@@ -21,14 +21,13 @@ from priorflow.stages.figures.base import Results, units
 from priorflow.stages.figures.style import (
     TRUTH,
     axis_label,
+    case_title,
     house_style,
     legend_below,
     lines_of,
     look,
     panels,
     plain_log,
-    span,
-    wrapped,
 )
 from priorflow.stages.statistics import Estimate, pooled_ratio
 
@@ -98,9 +97,7 @@ def draw(
                 axis.axvline(wavenumber, **FORCED)
             if cutoff is not None:
                 axis.axvline(last, **CUTOFF)
-        above.set_title(
-            wrapped(f"{results.label(task)}; {span(counts)} cases", 80 // len(results.tasks))
-        )
+        above.set_title(case_title(results.label(task), counts, 80 // len(results.tasks)))
         octaves = [2**i for i in range(int(np.log2(k[-1])) + 1)]
         below.set(xscale="log", xlabel="wavenumber k", xlim=(1, k[-1]))
         below.set_xticks(octaves, [f"{octave}" for octave in octaves])

@@ -20,6 +20,7 @@ __all__ = [
     "WIDE",
     "Look",
     "axis_label",
+    "case_title",
     "house_style",
     "legend_below",
     "look",
@@ -214,6 +215,11 @@ def axis_label(name: str, unit: str = "") -> str:
 def wrapped(text: str, width: int) -> str:
     """A title in lines of at most so many characters."""
     return "\n".join(textwrap.wrap(text, width, break_long_words=False))
+
+
+def case_title(label: str, cases: Collection[int], width: int) -> str:
+    """A task in lines of at most so many characters, and below it the number of its cases."""
+    return f"{wrapped(label, width)}\n{span(cases)} cases"
 
 
 def spaced(axes: Axes, values: Sequence[float], axis: str = "x") -> None:

@@ -23,13 +23,12 @@ from priorflow.metrics.base import Case
 from priorflow.metrics.csi import contingency
 from priorflow.stages.figures.base import Results, standardised
 from priorflow.stages.figures.style import (
+    case_title,
     house_style,
     legend_below,
     lines_of,
     look,
     panels,
-    span,
-    wrapped,
 )
 from priorflow.stages.figures.vil import FULL
 from priorflow.stages.statistics import Estimate, pooled_share
@@ -83,8 +82,7 @@ def draw(results: Results, levels: Sequence[int] = THRESHOLDS) -> Figure:
                 axis.plot(levels, value, marker=style.marker, ms=3, lw=1, **style.line())
                 axis.fill_between(levels, low, high, color=style.colour, alpha=0.12, lw=0)
             counts.add(posterior.sizes["case"])
-        title = f"{results.label(task)}; {span(counts)}\u00a0cases"
-        column[0].set_title(wrapped(title, 92 // columns))
+        column[0].set_title(case_title(results.label(task), counts, 92 // columns))
         shares = [float((whole.truth >= t).mean()) for t in thresholds]
         ticks = [f"{level}\n{_percent(s)}" for level, s in zip(levels, shares, strict=True)]
         column[-1].set_xticks(levels, ticks)

@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 from priorflow.stages.figures.base import Results, units
 from priorflow.stages.figures.style import (
     axis_label,
+    case_title,
     house_style,
     legend_below,
     look,
     panels,
     plain_log,
-    span,
     wrapped,
 )
 from priorflow.stages.figures.sweeps import interval_bars, per_case
@@ -54,7 +54,7 @@ def draw(
             for axis, cost in zip(axes[:, j], costs, strict=True):
                 price = per_case(found, method, cost).mean() / states
                 axis.errorbar(price, value, lengths, **BARS, **_marker(method, results))
-        axes[0, j].set_title(wrapped(f"{results.label(task)}; {span(counts)} cases", 96 // columns))
+        axes[0, j].set_title(case_title(results.label(task), counts, 96 // columns))
     what = measure(metric)
     if what.direction != "higher":  # scores may be zero, and decibels are logarithms
         plain_log(axes[0, 0])

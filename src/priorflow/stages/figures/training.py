@@ -52,7 +52,7 @@ def draw(results: Results, methods: Mapping[str, str] | None = None) -> Figure:
             f"{record['seconds']:,.0f} s"
         )
     axes[0, 0].set(yscale="log", ylim=(LOWEST, 1.3), xlabel="training time (s)")
-    axes[0, 0].set_ylabel("validation loss above its least value\n(share of its range)")
+    axes[0, 0].set_ylabel("validation loss\nabove its least value\n(share of its range)")
     axes[0, 1].set_xlabel("optimiser steps")
     for axis in axes[0]:
         axis.set_xlim(left=0)
