@@ -26,7 +26,7 @@ from priorflow.stages.figures import (
     training,
     trajectories,
 )
-from priorflow.stages.figures.base import Results, natural, save, units
+from priorflow.stages.figures.base import Results, natural, save, time_label, units
 
 CASES, MEMBERS, TIMES = 12, 9, 8
 METHODS = ("forecast", "bpf", "flowdas", "flowdas.exact")
@@ -262,6 +262,14 @@ def test_nothing_is_cut_off(drawn, name):
     assert box.y0 >= -0.02
     assert box.x1 <= canvas.x1 + 0.02
     assert box.y1 <= canvas.y1 + 0.02
+
+
+def test_steps_have_their_unit_on_the_axis_of_time():
+    """In spaces that no title breaks at."""
+    observations = xr.Dataset(attrs={"dt": 10.0})
+    assert time_label(observations, "min").replace("\u00a0", " ") == "state k (Δt = 10 min)"
+    assert time_label(observations, "min").count(" ") == 2  # those around k
+    assert time_label(observations).endswith("10)")
 
 
 def test_files_are_the_same_every_time(results, tmp_path):

@@ -126,8 +126,9 @@ def units(observations: xr.Dataset, standardised: bool = True) -> str:
 
 def time_label(observations: xr.Dataset, unit: str = "") -> str:
     """The label of an axis of observed states, numbered from 1 and Δt apart."""
-    step = f"{float(observations.attrs['dt']):g} {unit}".strip()
-    return f"state k (Δt = {step})".replace("Δt = ", "Δt\u00a0=\u00a0")  # never breaks inside
+    parts = ["Δt", "=", f"{float(observations.attrs['dt']):g}", unit]
+    step = "\u00a0".join(filter(None, parts))  # never breaks inside
+    return f"state k ({step})"
 
 
 @dataclass(frozen=True)
