@@ -51,6 +51,7 @@ SHOWN = {
 HEADLINES = {
     "lorenz63": ["long_x0"],
     "navier_stokes": ["sr_16"],
+    "sevir": ["sparse_10_noisy"],
     "images": ["motion_deblur_noise005"],
 }
 NOTE = """
