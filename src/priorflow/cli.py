@@ -324,6 +324,8 @@ def evaluate(
         output,
         timing,
         e.base,
+        dask=c.dask,
+        workers=c.workers,
     )
 
 

@@ -80,9 +80,10 @@ class Config(Strict):
     )
     dask: Literal["local", "slurm"] = Field(
         "local",
-        description="Where an archive is ingested: processes of this machine, or SLURM jobs.",
+        description="Where archives are ingested and large posteriors judged: this machine, or "
+        "SLURM jobs of Dask's workers.",
     )
-    workers: int = Field(2, ge=1, description="Dask workers of an ingestion, of one thread each.")
+    workers: int = Field(2, ge=1, description="Dask workers of such a job, of one thread each.")
     results: str = Field("results", description="Folder of everything that is generated.")
 
     @field_validator("experiments", "methods", mode="before")
@@ -307,7 +308,8 @@ class Experiment(Strict):
     methods: dict[str, Method]
     ablations: dict[str, Ablation] = {}
     metrics: dict[str, Spec] = Field(
-        description="The metrics, by name. `exact` names the method whose posterior one is given."
+        description="The metrics, by name. `exact` names the method whose posterior one is given; "
+        "one with `members: n` is of ensembles of at least so many."
     )
     assessment: Assessment = Assessment()
     figures: dict[str, Figure] = {}
@@ -654,12 +656,19 @@ def _expand_ablations(
                 name = ".".join([method, ablation, *parts]).replace("/", "_")
                 parent = {k: v for k, v in methods[method].items() if k not in INDIVIDUAL}
                 tasks = {
-                    task: merge(special or {}, {"solver": settings})
+                    task: merge(_tuned(parent, task), merge(special or {}, {"solver": settings}))
                     for task, special in raw["tasks"].items()
                 }
                 variants[name] = {**parent, "tasks": tasks, "ablation": ablation}
                 variants[name] |= {"model": model} if model else {}
     return variants
+
+
+def _tuned(method: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The hyper-parameters that a method has on a task alone, which its variants share."""
+    special = method.get("tasks")
+    special = (special.get(task) or {}) if isinstance(special, Mapping) else {}
+    return {"solver": special.get("solver") or {}}
 
 
 def _check_names(experiment: Experiment, path: Path) -> None:
@@ -734,7 +743,7 @@ def _components(e: Experiment) -> Iterable[tuple[str, Spec]]:
         for task, special in (method.tasks or {}).items():
             yield f"methods.{name}.tasks.{task}.solver", {**method.solver, **special.solver}
     for name, metric in e.metrics.items():
-        yield f"metrics.{name}", metric
+        yield f"metrics.{name}", {k: value for k, value in metric.items() if k != "members"}
     for name, figure in e.figures.items():
         yield f"figures.{name}.draw", figure.draw
 

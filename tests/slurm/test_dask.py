@@ -1,4 +1,4 @@
-"""Ingestion by Dask on SLURM: with workers and whole jobs killed, the store is the same."""
+"""Dask on SLURM: with workers and whole jobs killed, stores and metrics are the same."""
 
 import os
 import threading
@@ -7,12 +7,17 @@ from pathlib import Path
 
 import dask
 import dask_jobqueue  # noqa: F401  its defaults, before a test changes them
+import numpy as np
 import psutil
 import pytest
+import xarray as xr
 from cluster import Cluster, run
 
+from priorflow import store
 from priorflow.components import BadInput
 from priorflow.stages.cluster import dask_client
+from priorflow.stages.cost import Cost
+from priorflow.stages.evaluate import evaluate
 from priorflow.stages.ingest import ingest
 from priorflow.systems.sevir import SEVIR
 from priorflow.systems.storms import Storms, write_storms
@@ -86,6 +91,86 @@ def test_the_store_is_the_same_when_workers_are_killed(
     watcher.join()
     assert killed
     assert contents(tmp_path / "x.zarr") == contents(tmp_path / "whole.zarr")
+    cluster.wait_empty()
+
+
+METRIC = """
+import time
+from pathlib import Path
+import priorflow.metrics.errors
+
+def rmse(posterior, case, folder):
+    folder = Path(folder)
+    (folder / "started").touch()
+    while (folder / "hold").exists():
+        time.sleep(0.1)
+    return priorflow.metrics.errors.rmse(posterior, case)
+"""
+LORENZ = {"class": "priorflow.systems.lorenz63:Lorenz63"}
+ARCTAN = {"class": "priorflow.operators.pointwise:Arctan"}
+
+
+@pytest.mark.slurm
+def test_metrics_are_the_same_when_a_worker_is_killed(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A posterior is judged in parts, one worker waits in its own to be killed."""
+    cases, members, steps = 6, 3, 4
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(cases, steps, 3)).astype("float32")
+    state = rng.normal(size=(cases, members, steps, 3)).astype("float32")
+    posterior = xr.Dataset(
+        {"state": (("case", "member", "time", "component"), state)}
+        | {kind: ("case", np.ones(cases)) for kind in (*Cost.KINDS, "seconds")},
+        coords={"case": range(cases), "time": range(steps)},
+    )
+    observations = xr.Dataset(
+        {
+            "truth": (("case", "time", "component"), truth),
+            "y": (("case", "time", "obs"), truth[..., :1]),
+            "trajectory": ("case", range(cases)),
+        },
+        coords={"case": range(cases), "time": range(steps)},
+    )
+    store.write(posterior, tmp_path / "posterior.zarr")
+    store.write(observations, tmp_path / "observations.zarr")
+    (tmp_path / "slow.py").write_text(METRIC)
+    names = {"experiment": "t", "task": "task", "method": "m"}
+    pair = (
+        names | {"operator": ARCTAN, "system": LORENZ},
+        tmp_path / "observations.zarr",
+        [tmp_path / "posterior.zarr"],
+        {},
+    )
+    metrics = {"rmse": {"class": "./slow.py:rmse", "folder": str(tmp_path)}}
+    monkeypatch.setattr("priorflow.stages.evaluate.PART_BYTES", 2 * state[0].nbytes)
+    evaluate([pair], metrics, tmp_path / "local.parquet", tmp_path / "l.parquet", tmp_path)
+
+    (tmp_path / "started").unlink()
+    (tmp_path / "hold").touch()
+    killed = []
+
+    def watch() -> None:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.1)
+        kill_worker()
+        (tmp_path / "hold").unlink()
+        killed.append(True)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    evaluate(
+        [pair],
+        metrics,
+        tmp_path / "parts.parquet",
+        tmp_path / "p.parquet",
+        tmp_path,
+        dask="slurm",
+        workers=2,
+    )
+    watcher.join()
+    assert killed
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
     cluster.wait_empty()
 
 

@@ -87,6 +87,21 @@ def test_scales_lay_over_the_base(tmp_path):
     assert load(tmp_path, {}).tasks["short"].cases == 2
 
 
+def test_ablations_keep_what_a_method_has_on_the_task(tmp_path):
+    """Its hyper-parameters there, but for those that are swept; not its number of cases."""
+    special = {"solver": {"particles": 9, "resampling": "multinomial"}, "cases": 1}
+    change = {
+        "methods": {"bpf": {"tasks": {"short": special}}},
+        "ablations": {
+            "size": {"tasks": {"short": {}}, "methods": {"bpf": {"solver": {"particles": [4]}}}}
+        },
+    }
+    e = load(tmp_path, change)
+    run = e.run("bpf.size.particles_4", "short", 0)
+    assert (run.solver["particles"], run.solver["resampling"]) == (4, "multinomial")
+    assert run.cases == e.tasks["short"].cases == 2
+
+
 def test_ablations_become_methods(tmp_path):
     grid = {"tasks": {"short": {}}, "methods": {"bpf": {"solver": {"particles": [4, 16]}}}}
     e = load(tmp_path, {"ablations": {"size": grid}})

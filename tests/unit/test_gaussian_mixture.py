@@ -1,6 +1,7 @@
 """Mixtures of low-rank Gaussians, held against dense algebra, Tweedie's formula and sampling."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -424,6 +425,20 @@ def test_a_batch_is_what_singles_are():
         torch.testing.assert_close(single.samples[0], batch.samples[i])
         for name, values in single.diagnostics.items():
             torch.testing.assert_close(values[0], batch.diagnostics[name][i])
+
+
+def test_between_mean_and_draws():
+    """Members are m + t (x - m), so that their squared error is tr Σ (1 + t²)."""
+    system, operator = mixture(), operators()["wide"]
+    y, _ = problem(system, operator)
+    prior, streams = ExactDenoiser(system), partial(Streams, 0, "spread", cases=range(CASES))
+    whole = ExactPosterior()(y, operator, prior, streams(), members=3)
+    mean = whole.diagnostics["mean"].unsqueeze(1).float()
+    for t in (0.0, 0.4):
+        part = ExactPosterior(spread=t)(y, operator, prior, streams(), members=3).samples
+        torch.testing.assert_close(part, mean + t * (whole.samples - mean))
+    with pytest.raises(ValueError, match="spread: value 1"):
+        ExactPosterior(spread=1.1)
 
 
 def test_what_has_no_exact_posterior_is_refused():

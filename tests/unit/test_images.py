@@ -31,7 +31,7 @@ from priorflow import store
 from priorflow.components import BadInput
 from priorflow.metrics.base import Case
 from priorflow.metrics.images import consistency, diversity, psnr, psnr_mean, ssim
-from priorflow.metrics.lpips import lpips
+from priorflow.metrics.lpips import lpips, lpips_mean
 from priorflow.stages.simulate import simulate
 from priorflow.systems import images
 from priorflow.systems.images import FashionMNIST, ImageFolder
@@ -485,6 +485,10 @@ def test_lpips_is_the_distance_of_features(trunk, size):
         np.testing.assert_allclose(values, expected, rtol=1e-3)
     nothing = lpips(*ensemble(truth[:, None], truth), net="alex", weights=str(files[0]))
     np.testing.assert_allclose(nothing, 0, atol=1e-7)
+    mean = state.mean(1, keepdims=True)
+    expected = distance(layers, large(mean), large(truth))
+    averaged = lpips_mean(*ensemble(state, truth), net="alex", weights=str(files[0]))
+    np.testing.assert_allclose(averaged, expected, rtol=1e-3)
 
 
 def test_lpips_finds_its_weights(trunk, monkeypatch, tmp_path):

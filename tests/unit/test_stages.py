@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -15,7 +16,7 @@ from priorflow.priors.interpolant import Interpolant
 from priorflow.priors.networks.mlp import FourierMLP, ResidualMLP
 from priorflow.stages.chunk import chunk
 from priorflow.stages.cost import Cost
-from priorflow.stages.evaluate import measure
+from priorflow.stages.evaluate import evaluate, measure
 from priorflow.stages.infer import sample
 from priorflow.stages.models import export, restore, round_parameters
 from priorflow.stages.observe import observe
@@ -238,6 +239,43 @@ def test_pictures_are_restored_and_judged_without_time(tmp_path):
     assert np.sqrt((errors**2).mean()) == pytest.approx(4**-0.5, rel=0.2)
     residuals = found[found.metric == "consistency"].value  # each by the kernel of its own case
     assert (residuals < 2 * MOTION["noise_std"]).all()
+
+
+def test_parts_of_a_posterior_are_judged_as_the_whole(tmp_path, monkeypatch):
+    """Whatever its shards are; others are read for the same cases."""
+    data = simulated(tmp_path, 1)
+    cases = observed(data, context=1)
+    store.write(cases, tmp_path / "seen.zarr")
+    names = {"m": [], "other": []}
+    for method, shards in names.items():
+        for i, ids in enumerate((range(3), range(3, 5))):
+            shards.append(tmp_path / f"{method}.{i}.zarr")
+            job = run(method=method, block=1, seed=len(method))
+            posterior = sample(cases, job, SIMULATOR, None, cases=ids, device="cpu", base=BASE)
+            store.write(posterior, shards[-1])
+    (tmp_path / "apart.py").write_text(
+        "def apart(posterior, case, exact):\n"
+        "    square = (posterior.state - exact.state) ** 2\n"
+        "    return square.mean([dim for dim in square.dims if dim != 'case'])\n"
+    )
+    metrics = {
+        "crps": {"class": "priorflow.metrics.crps:crps"},
+        "apart": {"class": "./apart.py:apart", "exact": "other"},
+        "spread_skill": {"class": "priorflow.metrics.crps:spread_skill", "members": 4},
+    }
+    pair = (run(), tmp_path / "seen.zarr", names["m"], {"other": names["other"]})
+    tables = []
+    for size in (2**28, 1, 2 * store.read(names["m"][0]).state[0].nbytes):
+        monkeypatch.setattr("priorflow.stages.evaluate.PART_BYTES", size)
+        evaluate([pair], metrics, tmp_path / "m.parquet", tmp_path / "t.parquet", tmp_path)
+        tables.append(pd.read_parquet(tmp_path / "m.parquet"))
+        tables[-1] = tables[-1].sort_values(["metric", "case"], ignore_index=True)
+    whole, *others = tables
+    assert set(whole.metric) == {"crps", "apart", *Cost.KINDS}  # three members are too few
+    assert (whole[whole.metric == "apart"].value > 0).all()
+    assert whole[whole.metric == "crps"].case.tolist() == [0, 1, 2, 3, 4]
+    for table in others:
+        pd.testing.assert_frame_equal(table, whole, check_exact=True)
 
 
 def test_a_solver_that_diverges_names_the_case(tmp_path):

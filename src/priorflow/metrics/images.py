@@ -14,7 +14,16 @@ Reference:
     doi 10.1109/TIP.2003.819861
 """
 
-__all__ = ["consistency", "diversity", "paired", "per_case", "psnr", "psnr_mean", "ssim"]
+__all__ = [
+    "average",
+    "consistency",
+    "diversity",
+    "paired",
+    "per_case",
+    "psnr",
+    "psnr_mean",
+    "ssim",
+]
 
 import numpy as np
 import torch
@@ -39,8 +48,7 @@ def psnr(posterior: xr.Dataset, case: Case) -> xr.DataArray:
 def psnr_mean(posterior: xr.Dataset, case: Case) -> xr.DataArray:
     """The peak signal-to-noise ratio of the members' mean in dB: (case,)."""
     state, truth = aligned(posterior, case)
-    mean = state.mean("member").expand_dims(member=1, axis=1)
-    return per_case(_psnr(*paired(mean, truth)), case)
+    return per_case(_psnr(*paired(average(state), truth)), case)
 
 
 def ssim(posterior: xr.Dataset, case: Case) -> xr.DataArray:
@@ -73,6 +81,11 @@ def diversity(posterior: xr.Dataset, case: Case) -> xr.DataArray:
     state, _ = aligned(posterior, case)
     variance = state.var("member", ddof=1) if state.sizes["member"] > 1 else np.nan * state[:, 0]
     return variance.mean(averaged(variance), skipna=False) ** 0.5
+
+
+def average(state: xr.DataArray) -> xr.DataArray:
+    """The mean of the members (case, member, …) as the only one."""
+    return state.mean("member").expand_dims(member=1, axis=1)
 
 
 def paired(state: xr.DataArray, truth: xr.DataArray) -> tuple[Tensor, Tensor]:

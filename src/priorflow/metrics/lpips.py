@@ -1,6 +1,7 @@
 """Perceptual distance of restored images: learned weights on the features of an image classifier.
 
-    lpips = mean_m Σ_l mean_{y,x} w_l · (φ_l(x_m) - φ_l(truth))²
+    lpips      = mean_m Σ_l mean_{y,x} w_l · (φ_l(x_m) - φ_l(truth))²
+    lpips_mean = the same of mean_m x_m
 
 with φ_l the features of layer l of VGG-16 or AlexNet, of length 1 in every place. Images are
 clipped to [-1, 1], grey ones repeated to three channels, and those below 64 pixels per side, which
@@ -15,7 +16,7 @@ Reference:
     arXiv 1801.03924
 """
 
-__all__ = ["lpips"]
+__all__ = ["lpips", "lpips_mean"]
 
 import hashlib
 import io
@@ -37,7 +38,7 @@ from torch import Tensor, nn
 
 from priorflow.components import BadInput
 from priorflow.metrics.base import Case, aligned
-from priorflow.metrics.images import paired, per_case
+from priorflow.metrics.images import average, paired, per_case
 
 SIZE = 64
 BATCH = 64  # images at once, for the memory
@@ -64,9 +65,23 @@ def lpips(posterior: xr.Dataset, case: Case, net: str = "vgg", weights: str = ""
     Raises:
         BadInput: `weights` is none of these files.
     """
+    return _distance(*aligned(posterior, case), case, net, weights)
+
+
+def lpips_mean(
+    posterior: xr.Dataset, case: Case, net: str = "vgg", weights: str = ""
+) -> xr.DataArray:
+    """The same of the members' mean, which is smooth where they differ: (case,)."""
+    state, truth = aligned(posterior, case)
+    return _distance(average(state), truth, case, net, weights)
+
+
+def _distance(
+    state: xr.DataArray, truth: xr.DataArray, case: Case, net: str, weights: str
+) -> xr.DataArray:
     if net not in CHECKPOINTS:
         raise ValueError(f"net: value {net!r}, allowed: {', '.join(CHECKPOINTS)}")
-    x, truth = paired(*aligned(posterior, case))
+    x, truth = paired(state, truth)
     model = _model(net, weights)
     if model is None:
         return per_case(torch.full((len(x),), torch.nan), case)

@@ -168,6 +168,13 @@ METRICS = {
         "than VGG-16; pictures of less than 64² pixels are resized to 64²",
         missing=NO_WEIGHTS,
     ),
+    "lpips_alex_mean": Measure(
+        "LPIPS of mean (AlexNet)",
+        "",
+        "lower",
+        description="the same of the members' mean",
+        missing=NO_WEIGHTS,
+    ),
     "consistency": Measure(
         "Consistency",
         description="root-mean-square residual of the observations, in their units; about γ where "

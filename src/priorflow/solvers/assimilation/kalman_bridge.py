@@ -116,7 +116,10 @@ class KalmanBridge:
         """Means m of the endpoint at the last level, (cases, members, \\*shape)."""
         levels = [reach * i / max(1, self.steps - 1) for i in range(self.steps)]
         x0 = x = last(history, transition.shape)
-        m = transition.endpoint(x, 0.0, history)
+        if (history == history[:, :1]).all():  # members with one past share this call
+            m = transition.endpoint(x[:, :1], 0.0, history[:, :1]).expand_as(x)
+        else:
+            m = transition.endpoint(x, 0.0, history)
         for s, u in itertools.pairwise(levels):
             x1 = m + transition.colour(rng.normal(*x.shape[1:]).to(x), s)
             x = transition.bridge(x, x1, s, u, x0, rng.normal(*x.shape[1:]).to(x))

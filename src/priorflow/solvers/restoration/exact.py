@@ -14,10 +14,16 @@ So the posterior is a mixture of low-rank Gaussians again: around the means
 x(P_k⁻¹ b_k) with covariances δ² M + M L_k P_k⁻¹ L_kᵀ M, M = I - V δ² s² q Vᵀ. A draw takes k, z and
 then x from a draw e of the prior and the perturbed observation y + γ η (Matheron's rule).
 
+Members m + t (x - m) around the mean m, with t from 0 to 1, are a frontier: with Σ the covariance
+of p(x | y) their squared error is tr Σ (1 + t²), and no law that is within W2 = (1 - t) √(tr Σ) of
+p(x | y) has a smaller one, since m itself is √(tr Σ) away.
+
 References:
     | Pattern Recognition and Machine Learning (Bishop, 2006), section 2.3.3
     | Efficiently Sampling Functions from Gaussian Process Posteriors (Wilson et al., 2020),
       arXiv 2002.09309: Matheron's rule
+    | A Theory of the Distortion-Perception Tradeoff in Wasserstein Space (Freirich, Michaeli &
+      Meir, 2021), arXiv 2107.02555: the frontier
 """
 
 __all__ = ["ExactPosterior"]
@@ -49,11 +55,15 @@ class ExactPosterior:
             single precision, which no exact condition A x = y would survive where s is small; the
             floor lies above that rounding. Where A without noise can be inverted, the variance is
             that of the floor and means nothing.
+        spread: t: 1 draws from the posterior, 0 answers with its mean; see above.
     """
 
     floor: float = 1e-5
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.spread <= 1:
+            raise ValueError(f"spread: value {self.spread}, allowed: 0 to 1")
         if not 0 < self.floor < math.inf:
             raise ValueError(f"floor: value {self.floor}, allowed: positive")
 
@@ -116,7 +126,9 @@ class ExactPosterior:
         chosen = torch.nn.functional.one_hot(k, len(weights)).to(means)
         x = torch.einsum("bmk,bkn->bmn", chosen, parts) + delta * e
         x = x + torch.einsum("bmk,bmr,bkrn->bmn", chosen, zeta, roots.expand(len(y), -1, -1, -1))
-        samples = condition(x, seen + gamma * eta).unflatten(-1, prior.shape).to(y.dtype)
+        x = condition(x, seen + gamma * eta)
+        x = x if self.spread == 1 else mean.unsqueeze(1).lerp(x, self.spread)
+        samples = x.unflatten(-1, prior.shape).to(y.dtype)
         require_finite(samples, 0)
         diagnostics = {"mean": mean, "variance": variance}
         return Posterior(

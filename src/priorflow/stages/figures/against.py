@@ -31,7 +31,7 @@ def draw(
         results: Needs metrics and observations.
         field: The argument of the tasks' operators that is a number, the axis.
         label: What it is called there; default its name.
-        metrics: The errors, on logarithmic axes.
+        metrics: The errors, on logarithmic axes, or scores that are higher for better methods.
     """
     table = results.metrics()
     tasks = sorted(results.tasks, key=lambda task: results.facts["operators"][task][field])
@@ -56,7 +56,8 @@ def draw(
         axis.set_xscale("log")
         axis.set_xticks(swept, [f"{value:g}" for value in swept])
         axis.minorticks_off()
-        plain_log(axis)
+        if what.direction != "higher":  # scores may be zero, and decibels are logarithms
+            plain_log(axis)
     figure.suptitle(f"{span(counts)} cases", fontsize=8)
     handles = lines_of(results.methods, results.facts, markers=True)
     legend_below(figure, handles, [results.label(m) for m in results.methods])

@@ -4,16 +4,19 @@ Reference:
     The Perception-Distortion Tradeoff (Blau & Michaeli, 2018), arXiv 1711.06077
 """
 
-__all__ = ["draw", "name_points"]
+__all__ = ["draw", "mark_noise", "name_points"]
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from priorflow.stages.figures.base import Results
 from priorflow.stages.figures.style import (
+    DASHES,
     LIMIT,
     SMALLEST,
     axis_label,
@@ -23,7 +26,14 @@ from priorflow.stages.figures.style import (
     panels,
     plain_log,
 )
-from priorflow.stages.figures.sweeps import bar_lengths, per_case
+from priorflow.stages.figures.sweeps import (
+    Variant,
+    bar_lengths,
+    curves,
+    per_case,
+    shared_cases,
+    variants,
+)
 from priorflow.stages.statistics import Estimate, bootstrap_interval
 from priorflow.stages.vocabulary import measure
 
@@ -39,10 +49,14 @@ ANGLES = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 TURN = np.stack((np.cos(ANGLES), np.sin(ANGLES)), axis=1)
 FAR = 0.4  # what a point of distance counts, in square points of a bar that is covered
 NEIGHBOURS = 4  # that say how crowded a place is
+CURVE = {"markersize": 2.5, "lw": 0.8, "elinewidth": 0.5}
+AVERAGE = {"markerfacecolor": "white", "elinewidth": 0.5, "zorder": 1.8}  # below single members
+
+Pair = tuple[Estimate, Estimate]  # x and y
 
 
 @house_style
-def draw(results: Results, x: str, y: str) -> Figure:
+def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[str] = ()) -> Figure:
     """A panel for every task, a point with its name for every method; bars are 95 % intervals.
 
     Dotted lines mark the target of a metric, and for `consistency` the noise γ of the task. Axes of
@@ -53,6 +67,10 @@ def draw(results: Results, x: str, y: str) -> Figure:
     Args:
         results: Needs metrics and observations.
         x, y: The metrics.
+        curve: A hyper-parameter. Methods that sweep it are joined by a line in the order of their
+            values, over the cases that they share, and only its two ends have names.
+        averages: The same two metrics of the average of a method's members, a hollow marker that a
+            line joins to the point of single members.
     """
     table = results.metrics()
     columns = min(COLUMNS, len(results.tasks))
@@ -63,16 +81,32 @@ def draw(results: Results, x: str, y: str) -> Figure:
     named = []
     for axis, task in zip(axes.flat, results.tasks, strict=False):
         found = table[table.task == task]
-        points = {}
-        for method in results.shown(task):
-            pair = [bootstrap_interval(per_case(found, method, metric)) for metric in (x, y)]
-            if all(map(_visible, pair, (x, y))):
-                points[method] = pair
-        for method, (across, up) in points.items():
-            style = look(method, results.facts)
-            mark = {"color": style.colour, "marker": style.marker, "elinewidth": 0.8}
-            bars = {"xerr": bar_lengths([across]), "yerr": bar_lengths([up])}
-            axis.errorbar(across.value, up.value, **bars, **mark)
+        groups = curves(variants(results, curve, task)) if curve else {}
+        for group in groups.values():
+            found = shared_cases(found, group)
+        points = _points(results.shown(task), found, (x, y))
+        means = _points(points, found, averages) if averages else {}
+        groups = {key: [v for v in g if v.method in points] for key, g in groups.items()}
+        groups = {key: group for key, group in groups.items() if group}
+        swept = {v.method: v for group in groups.values() for v in group}
+        for method, pair in points.items():
+            if method not in swept:
+                style = look(method, results.facts)
+                mark = {"color": style.colour, "marker": style.marker, "elinewidth": 0.8}
+                _bars(axis, [pair], **mark)
+        for k, ((base, _, _), group) in enumerate(groups.items()):
+            style = look(base, results.facts)
+            # as in the figure of an ablation, the dash tells curves of the same base
+            dash = DASHES[[key[0] for key in groups][:k].count(base) % len(DASHES)]
+            mark = {"color": style.colour, "marker": style.marker, "ls": dash}
+            _bars(axis, [points[v.method] for v in group], **mark, **CURVE)
+        for method, pair in means.items():
+            style = look(swept[method].base if method in swept else method, results.facts)
+            mark = {"color": style.colour, "marker": style.marker}
+            size = {"markersize": CURVE["markersize"]} if method in swept else {}
+            ends = [[estimate.value for estimate in end] for end in (points[method], pair)]
+            axis.plot(*zip(*ends, strict=True), color=style.colour, lw=0.6, zorder=1.7)
+            _bars(axis, [pair], **mark, **size, **AVERAGE)
         if not points:
             axis.text(0.5, 0.5, "no values", ha="center", transform=axis.transAxes)
         counts = {across.n for across, _ in points.values()} or {0}
@@ -86,20 +120,32 @@ def draw(results: Results, x: str, y: str) -> Figure:
                 (axis.axvline if side == "x" else axis.axhline)(target, **LINE)
             if metric == "consistency" and side == "x":
                 axis.text(noise, 1, " γ", transform=axis.get_xaxis_transform(), va="top")
-            values = [pair[k].value for pair in points.values()]
+            values = [pair[k].value for pair in (*points.values(), *means.values())]
             if values and what.direction != "higher" and max(values) > WIDE_RANGE * min(values) > 0:
                 plain_log(axis, side, decades=2)
             label = axis_label(what.label, what.unit)
             axis.set(**{f"{side}label": f"{label} {what.arrow}".strip()})
-        named.append((axis, {results.label(m): pair for m, pair in points.items()}))
+        names = {m: results.label(m) for m in points if m not in swept}
+        names |= _names_of_ends(groups, curve, results)
+        labelled = {names[m]: pair for m, pair in points.items() if m in names}
+        others = [pair for m, pair in points.items() if m not in names]
+        named.append((axis, labelled, [*others, *means.values()]))
     figure.draw_without_rendering()  # axes find their places
-    for axis, labelled in named:
+    for axis, labelled, others in named:
         if labelled:
-            name_points(axis, labelled)
+            name_points(axis, labelled, others)
     return figure
 
 
-def name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> None:
+def mark_noise(axis: Axes, noise: float) -> None:
+    """A dotted line across at the noise γ, if there is any."""
+    if noise > 0:
+        axis.axhline(noise, **LINE)
+        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axis.text(1, noise, "γ", **place)
+
+
+def name_points(axes: Axes, points: Mapping[str, Pair], others: Sequence[Pair] = ()) -> None:
     """Write names beside points such that they cover neither points nor one another, and few bars.
 
     One after the other, the most crowded first, they take the nearest place where they do not. Axes
@@ -108,9 +154,11 @@ def name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> 
     Args:
         axes: Where the points are.
         points: x and y of each, by its name.
+        others: x and y of points without a name, which are not to be covered either.
     """
     scale = axes.figure.dpi / 72
-    ends = np.array([[(e.value, e.low, e.high) for e in pair] for pair in points.values()])
+    pairs = (*points.values(), *others)
+    ends = np.array([[(e.value, e.low, e.high) for e in pair] for pair in pairs])
     ends = np.where(np.isnan(ends), ends[..., :1], ends)  # of one case there is no interval
     at, low, high = (axes.transData.transform(p) / scale for p in np.moveaxis(ends, 2, 0))
     taken = [np.concatenate((a - MARKER, a + MARKER)) for a in at]
@@ -121,7 +169,7 @@ def name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> 
     style = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": SMALLEST}
     away = np.repeat(DISTANCES, len(TURN))
     names = list(points)
-    for i in np.argsort(gaps[:, :NEIGHBOURS].sum(1), kind="stable"):
+    for i in np.argsort(gaps[: len(names), :NEIGHBOURS].sum(1), kind="stable"):
         text = axes.annotate(names[i], ends[i, :, 0], (0, 0), **style)
         half = np.array(text.get_window_extent().size) / scale / 2
         text.remove()
@@ -141,6 +189,43 @@ def name_points(axes: Axes, points: Mapping[str, tuple[Estimate, Estimate]]) -> 
             **style,
         ).set_in_layout(False)
         taken.append(boxes[best])
+
+
+def _points(methods: Sequence[str], table: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Pair]:
+    """x and y of the methods that have both."""
+    points = {}
+    for method in methods:
+        across, up = (bootstrap_interval(per_case(table, method, metric)) for metric in metrics)
+        if all(map(_visible, (across, up), metrics)):
+            points[method] = (across, up)
+    return points
+
+
+def _bars(axis: Axes, pairs: Sequence[Pair], **settings: Any) -> None:
+    """Points with their intervals, joined in their order."""
+    across, up = zip(*pairs, strict=True)
+    values = [[e.value for e in across], [e.value for e in up]]
+    axis.errorbar(*values, xerr=bar_lengths(across), yerr=bar_lengths(up), **settings)
+
+
+def _names_of_ends(
+    groups: Mapping[tuple[str, str, str], Sequence[Variant]], field: str, results: Results
+) -> dict[str, str]:
+    """By method the names of the first and the last point of every curve.
+
+    They say of the settings only what tells curves of the same base apart.
+    """
+    names = {}
+    for (base, model, others), group in groups.items():
+        alike = [key for key in groups if key[0] == base]
+        parts = [results.label(base)]
+        for i, part in ((1, model), (2, others)):
+            if part and len({key[i] for key in alike}) > 1:
+                parts.append(part)
+        for variant in (*group[:1], *group[-1:]):
+            value = f"{field.replace('_', ' ')} = {variant.value}"
+            names[variant.method] = ", ".join((*parts, value))
+    return names
 
 
 def _visible(estimate: Estimate, metric: str) -> bool:

@@ -1,6 +1,14 @@
 """The variants of an ablation, found by their names and their hyper-parameters."""
 
-__all__ = ["Variant", "bar_lengths", "curves", "interval_bars", "per_case", "variants"]
+__all__ = [
+    "Variant",
+    "bar_lengths",
+    "curves",
+    "interval_bars",
+    "per_case",
+    "shared_cases",
+    "variants",
+]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +26,7 @@ class Variant:
     """One method of an ablation.
 
     Attributes:
-        method: Its name, `<base>.<ablation>.<field>_<value>….<model>`.
+        method: Its name, `<base>.<ablation>.<field>_<value>….<model>`, or that of the base itself.
         base: The method that is varied.
         model: The model, if the ablation varies that too, else empty.
         others: What else distinguishes it from variants of the same base and model.
@@ -32,11 +40,23 @@ class Variant:
     value: Any
 
 
-def variants(results: Results, field: str) -> list[Variant]:
-    """The variants that sweep a hyper-parameter; other methods are left out."""
-    found = []
-    for method in results.methods:
-        solver = results.facts["solvers"].get((method, results.tasks[0]), {})
+def variants(results: Results, field: str, task: str = "") -> list[Variant]:
+    """The variants that sweep a hyper-parameter; other methods are left out.
+
+    The main run of a method that is swept is one more of them, if the figure shows it, its value is
+    not among those swept, and it differs from them in nothing that is not swept: a task may have
+    settings of its own, which no variant inherits. It has the `others` of the variants if these all
+    agree with it, else none.
+
+    Args:
+        results: Of a figure.
+        field: The hyper-parameter.
+        task: Where settings are looked up; default the first.
+    """
+    task = task or results.tasks[0]
+    solvers = {m: results.facts["solvers"].get((m, task), {}) for m in results.methods}
+    found, settings = [], []
+    for method, solver in solvers.items():
         # the parts of the name are looked up, not split at dots: a value may have one, as 0.5 has
         swept = {key: f".{key}_{value}" for key, value in solver.items() if key != "class"}
         swept = {k: p.replace("/", "_") for k, p in swept.items() if p in f"{method}."}
@@ -49,7 +69,25 @@ def variants(results: Results, field: str) -> list[Variant]:
         base = method[:start].rpartition(".")[0]
         others = ", ".join(f"{k} {solver[k]}" for k in swept if k != field)
         found.append(Variant(method, base, rest.removeprefix("."), others, solver[field]))
-    return found
+        settings.append({k: solver[k] for k in swept if k != field})
+    runs = []
+    for base in dict.fromkeys(v.base for v in found):
+        own = solvers.get(base, {})
+        mine = [i for i, v in enumerate(found) if v.base == base]
+        if field not in own or own[field] in [found[i].value for i in mine]:
+            continue
+        varied = {field, *(key for i in mine for key in settings[i])}
+        fixed = [
+            {k: v for k, v in solver.items() if k not in varied}
+            for solver in (own, *(solvers[found[i].method] for i in mine))
+        ]
+        if any(solver != fixed[0] for solver in fixed):
+            continue
+        agreed = len({found[i].others for i in mine}) == 1 and all(
+            own.get(key, value) == value for key, value in settings[mine[0]].items()
+        )
+        runs.append(Variant(base, base, "", found[mine[0]].others if agreed else "", own[field]))
+    return found + runs
 
 
 def curves(found: Sequence[Variant]) -> dict[tuple[str, str, str], list[Variant]]:
@@ -58,6 +96,13 @@ def curves(found: Sequence[Variant]) -> dict[tuple[str, str, str], list[Variant]
     for variant in found:
         grouped.setdefault((variant.base, variant.model, variant.others), []).append(variant)
     return {key: sorted(group, key=lambda v: v.value) for key, group in grouped.items()}
+
+
+def shared_cases(table: pd.DataFrame, group: Sequence[Variant]) -> pd.DataFrame:
+    """Metrics in which the variants of a curve have the same cases: a main run may have more."""
+    mine = table.method.isin([variant.method for variant in group])
+    runs = table[mine].groupby("case")["method"].nunique()
+    return table[~mine | table.case.isin(runs.index[runs == runs.max()])]
 
 
 def per_case(table: pd.DataFrame, method: str, metric: str) -> pd.Series:
