@@ -161,7 +161,8 @@ def test_purification_mends_a_biased_forecast():
     assert early < 0.5 * plain < late < plain
 
 
-def test_only_the_reported_members_are_purified_at_the_end():
+def test_calls_that_members_share_and_those_that_the_end_does_not_need():
+    """One call for all members where their past is one; at the end only reported ones purify."""
     operator = OPERATORS[0]
     _, y, prior, rng = problem(operator, ExactField())
     calls = []
@@ -170,8 +171,8 @@ def test_only_the_reported_members_are_purified_at_the_end():
     solver = KalmanBridge(steps=2, reach=0.5, ensemble=12, levels=2, start=0.5)
     posterior = solver(torch.stack((y, y), 1), operator, prior, rng, members=4)
     assert posterior.samples.shape == (CASES, 4, 2, SIZE, SIZE)
-    first = [(0.0, 12), (0.5, 12)]
-    assert calls == [*first, (0.5, 12), (0.75, 12), *first, (0.5, 4), (0.75, 4)]
+    begin = [(0.0, 1), (0.5, 12), (0.5, 12), (0.75, 12)]
+    assert calls == [*begin, (0.0, 12), (0.5, 12), (0.5, 4), (0.75, 4)]
 
 
 def test_a_filter_goes_on_from_its_own_states():

@@ -11,7 +11,7 @@ import yaml
 from priorflow.cli import drawn_figures, posterior_names
 from priorflow.components import build
 from priorflow.config import load_experiment, select_methods
-from priorflow.priors.base import Climate, StateSpace
+from priorflow.priors.base import Known, StateSpace
 from priorflow.rng import Streams
 from priorflow.stages.cost import Cost
 from priorflow.stages.models import build_prior
@@ -218,7 +218,7 @@ def test_calls_of_assimilation(name, kind, settings):
     solver = build({"class": ASSIMILATION + name, **settings}, BASE)
     rng = Streams(0, "test", cases=[0, 1])
     y = operator(system.initial(STATES, rng))
-    initial = Climate(system.initial)
+    initial = Known(system.initial(1, rng))
     solver(y, operator, StateSpace(initial, prior, None, None), rng, members=MEMBERS)
     planned = CALLS[ASSIMILATION + name](
         solver,

@@ -116,12 +116,13 @@ def _flowdas_bridge(solver: Any, p: Problem) -> Calls:
 
 
 def _kalman_bridge(solver: Any, p: Problem) -> Calls:
-    """The last state is purified for the members alone that are reported."""
+    """Members with one known past share the first call; the last state is purified for those alone
+    that are reported.
+    """
     size, steps = solver.ensemble or p.members, p.states * solver.steps
     purified = size * (p.states - 1) + p.members
-    return Calls(
-        size * steps + purified * solver.levels, 0, p.states * (solver.steps + solver.levels)
-    )
+    forward = size * (steps - 1) + 1 + purified * solver.levels
+    return Calls(forward, 0, p.states * (solver.steps + solver.levels))
 
 
 def _conditioned_bridge(solver: Any, p: Problem) -> Calls:

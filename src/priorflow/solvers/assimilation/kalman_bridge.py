@@ -3,7 +3,8 @@
 For every observation y_k, in the notation of `ConditionedBridge`:
 
 1. Forecast. E members x1 ~ p(x1 | x0) by the bridge sampler, without the observation, at levels
-   s = 0, …, r of the interpolant: at the last one x1 ~ N(m, C_r), and the means m differ.
+   s = 0, …, r of the interpolant: at the last one x1 ~ N(m, C_r), and the means m differ. Members
+   that have one past, as a known one, share the call at s = 0, where X_s = x0.
 2. Update of all members by Matheron's rule, with the covariance of the forecast,
 
        P = a (cov(m) + C_r) + (1 - a) C_0:
