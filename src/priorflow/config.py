@@ -655,10 +655,10 @@ def _expand_ablations(
                 parts = [f"{k}_{v}" for k, v in settings.items()] + ([model] if model else [])
                 name = ".".join([method, ablation, *parts]).replace("/", "_")
                 parent = {k: v for k, v in methods[method].items() if k not in INDIVIDUAL}
-                tasks = {
-                    task: merge(_tuned(parent, task), merge(special or {}, {"solver": settings}))
-                    for task, special in raw["tasks"].items()
-                }
+                tasks = {}
+                for task, special in raw["tasks"].items():
+                    tasks[task] = merge(_tuned(parent, task), special or {})
+                    tasks[task]["solver"] |= settings  # a value may be null
                 variants[name] = {**parent, "tasks": tasks, "ablation": ablation}
                 variants[name] |= {"model": model} if model else {}
     return variants
@@ -702,6 +702,9 @@ def _check_names(experiment: Experiment, path: Path) -> None:
         if figure.ablation:
             _known(path, f"figures.{name}.ablation", figure.ablation, e.ablations)
     for name, metric in e.metrics.items():
+        least = metric.get("members", 1)
+        if not isinstance(least, int) or least < 1:
+            raise BadInput(f"{path}: metrics.{name}.members: {least!r} is not a number of members")
         if "exact" in metric:
             _known(path, f"metrics.{name}.exact", metric["exact"], e.methods)
     longest = max(t.start + t.steps + 1 if t.initial != "none" else 1 for t in e.tasks.values())

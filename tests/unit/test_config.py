@@ -102,6 +102,17 @@ def test_ablations_keep_what_a_method_has_on_the_task(tmp_path):
     assert run.cases == e.tasks["short"].cases == 2
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_ensembles_are_as_large_as_what_is_reported_of_them(file, scale):
+    e = load_experiment(file.stem, scale, file.parent)
+    for method in e.methods:
+        for task in e.tasks_of(method):
+            run = e.run(method, task, 0)
+            for field in {"ensemble", "particles"} & {k for k, v in run.solver.items() if v}:
+                assert run.solver[field] >= run.members, (method, task)
+
+
 def test_ablations_become_methods(tmp_path):
     grid = {"tasks": {"short": {}}, "methods": {"bpf": {"solver": {"particles": [4, 16]}}}}
     e = load(tmp_path, {"ablations": {"size": grid}})

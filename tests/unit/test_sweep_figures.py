@@ -361,7 +361,7 @@ def test_the_misfit_is_the_median_over_cases_in_its_quartiles(results, drawn):
             assert same_color(line.get_color(), style.look(method, {}).colour)
         assert axes.get_xscale() == axes.get_yscale() == "log"
         assert axes.get_xlabel() == "iteration k"
-        assert "units of the image" in axes.get_ylabel()
+        assert "units of y" in axes.get_ylabel()
     legend = [t.get_text() for t in drawn["misfit"].legends[0].get_texts()]
     assert legend == [results().label(method) for method in shown]
 

@@ -366,6 +366,10 @@ def test_vocabulary_falls_back_to_names():
     assert vocabulary.method_label("mine") == "mine"
     assert vocabulary.method_label("mine.fast") == "mine.fast"
     assert vocabulary.method_label("flowdas.released") == "FlowDAS (released)"
+    assert vocabulary.method_label("dps.steps.steps_20") == "DPS (steps 20)"
+    assert vocabulary.method_label("dcdp_tweedie.x.start_50.power_0.5") == (
+        "DCDP (Tweedie) (start 50, power 0.5)"
+    )
     assert vocabulary.task_label("sr_16_rollout") == "super-resolution from 16², rollout"
     assert vocabulary.task_label("inpainting_noise0") == "inpainting, no noise"
     assert vocabulary.task_label("hdr_noise005_rollout").endswith(", noise 0.05, rollout")

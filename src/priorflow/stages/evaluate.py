@@ -105,7 +105,7 @@ def evaluate(
     jobs = [
         (run, observations, shards, others, cases)
         for run, observations, shards, others in pairs
-        for cases in _parts(shards)
+        for cases in _parts([shards, *others.values()])
     ]
     judge = partial(_judge, metrics=metrics, base=base)
     if dask == "local" or len(jobs) == len(pairs):
@@ -119,12 +119,16 @@ def evaluate(
         rows.reset_index(drop=True).to_parquet(path, index=False)
 
 
-def _parts(shards: Sequence[Path]) -> list[range]:
-    """The cases of a posterior in parts of about `PART_BYTES`, at least one case each."""
-    opened = [store.read(path).state for path in shards]
-    cases = sum(state.sizes["case"] for state in opened)
-    each = max(1, PART_BYTES * cases // max(1, sum(state.nbytes for state in opened)))
-    return [range(i, min(i + each, cases)) for i in range(0, cases, each)]
+def _parts(posteriors: Sequence[Sequence[Path]]) -> list[range]:
+    """The cases of the first of some posteriors in parts, at least one case each.
+
+    All of them together take about `PART_BYTES`. They are verified here, and not for every part.
+    """
+    opened = [[store.read(path).state for path in shards] for shards in posteriors]
+    counts = [sum(state.sizes["case"] for state in states) for states in opened]
+    sizes = [sum(state.nbytes for state in states) for states in opened]
+    each = max(1, int(PART_BYTES / sum(s / n for s, n in zip(sizes, counts, strict=True))))
+    return [range(i, min(i + each, counts[0])) for i in range(0, counts[0], each)]
 
 
 def _judge(
@@ -143,7 +147,7 @@ def _judge(
 def _joined(shards: Sequence[Path], cases: range) -> xr.Dataset:
     """Cases of a posterior, by their positions; no more is read."""
     parts, first = [], 0
-    for opened in map(store.read, shards):
+    for opened in (store.read(path, check=False) for path in shards):
         size = opened.sizes["case"]
         start, stop = (min(max(edge - first, 0), size) for edge in (cases.start, cases.stop))
         if start < stop:

@@ -19,6 +19,7 @@ __all__ = [
     "task_label",
 ]
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -304,11 +305,13 @@ def measure(metric: str) -> Measure:
 
 
 def method_label(method: str) -> str:
-    """The label of a method or of a variant `method.variant`."""
+    """The label of a method, a variant `method.variant`, or `method.ablation.field_value.…`."""
     name, dot, variant = method.partition(".")
     if method in METHODS or name not in METHODS or not dot:
         return METHODS.get(method, method)
-    return f"{METHODS[name]} ({variant.replace('_', ' ')})"
+    first, *settings = re.split(r"\.(?=[a-z])", variant)  # a value may have a point, as 0.5 has
+    said = ", ".join(settings or [first]).replace("_", " ")
+    return f"{METHODS[name]} ({said})"
 
 
 def task_label(task: str) -> str:

@@ -127,8 +127,7 @@ class ExactPosterior:
         x = torch.einsum("bmk,bkn->bmn", chosen, parts) + delta * e
         x = x + torch.einsum("bmk,bmr,bkrn->bmn", chosen, zeta, roots.expand(len(y), -1, -1, -1))
         x = condition(x, seen + gamma * eta)
-        x = x if self.spread == 1 else mean.unsqueeze(1).lerp(x, self.spread)
-        samples = x.unflatten(-1, prior.shape).to(y.dtype)
+        samples = mean.unsqueeze(1).lerp(x, self.spread).unflatten(-1, prior.shape).to(y.dtype)
         require_finite(samples, 0)
         diagnostics = {"mean": mean, "variance": variance}
         return Posterior(

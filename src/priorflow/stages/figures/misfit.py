@@ -66,7 +66,7 @@ def draw(results: Results) -> Figure:
         if not counts:
             axis.text(0.5, 0.5, "no values", ha="center", transform=axis.transAxes)
         axis.set_title(case_title(results.label(task), counts or {0}, 92 // columns))
-        axis.set(xlabel="iteration k", ylabel="|y − A(xₖ)| / √M (units of the image)")
+        axis.set(xlabel="iteration k", ylabel="|y − A(xₖ)| / √M (units of y)")
         mark_noise(axis, float(results.observations(task).attrs["noise_std"]))
         if last > DECADE:
             plain_log(axis, "x")

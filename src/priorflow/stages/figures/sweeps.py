@@ -44,9 +44,9 @@ def variants(results: Results, field: str, task: str = "") -> list[Variant]:
     """The variants that sweep a hyper-parameter; other methods are left out.
 
     The main run of a method that is swept is one more of them, if the figure shows it, its value is
-    not among those swept, and it differs from them in nothing that is not swept: a task may have
-    settings of its own, which no variant inherits. It has the `others` of the variants if these all
-    agree with it, else none.
+    not among those swept, and it differs from them in nothing that is not swept: an ablation may
+    have settings of its own on a task. It has the `others` of the variants if these all agree with
+    it, else none.
 
     Args:
         results: Of a figure.
