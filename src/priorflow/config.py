@@ -668,7 +668,7 @@ def _tuned(method: Mapping[str, Any], task: str) -> dict[str, Any]:
     """The hyper-parameters that a method has on a task alone, which its variants share."""
     special = method.get("tasks")
     special = (special.get(task) or {}) if isinstance(special, Mapping) else {}
-    return {"solver": special.get("solver") or {}}
+    return {"solver": dict(special.get("solver") or {})}
 
 
 def _check_names(experiment: Experiment, path: Path) -> None:

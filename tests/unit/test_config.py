@@ -97,6 +97,7 @@ def test_ablations_keep_what_a_method_has_on_the_task(tmp_path):
         },
     }
     e = load(tmp_path, change)
+    assert e.run("bpf", "short", 0).solver["particles"] == 9
     run = e.run("bpf.size.particles_4", "short", 0)
     assert (run.solver["particles"], run.solver["resampling"]) == (4, "multinomial")
     assert run.cases == e.tasks["short"].cases == 2
