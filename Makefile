@@ -18,6 +18,7 @@ BIN := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 CONFIG := --config scale=$(SCALE) $(if $(EXPERIMENTS),experiments="$(EXPERIMENTS)")
 RUN := PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1
+WARM := priorflow warm
 
 .PHONY: setup reproduce smoke slurm test lint format bench readme pretrained tune lock clean
 .DEFAULT_GOAL := reproduce
@@ -31,14 +32,14 @@ $(READY): envs/requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: $(READY)
-	$(RUN) snakemake $(CONFIG) $(ARGS)
+	$(RUN) $(WARM) snakemake $(CONFIG) $(ARGS)
 	@$(RUN) priorflow report --scale $(SCALE) $(if $(EXPERIMENTS),--experiments "$(EXPERIMENTS)")
 
 smoke: $(READY)
 	$(MAKE) reproduce SCALE=smoke
 
 slurm: $(READY)
-	$(MAKE) reproduce ARGS="--workflow-profile $(PROFILE) $(ARGS)"
+	$(MAKE) reproduce WARM= ARGS="--workflow-profile $(PROFILE) $(ARGS)"
 
 test: $(READY)
 	$(RUN) pytest -n 2 $(ARGS) tests --ignore tests/slurm

@@ -658,6 +658,21 @@ def plan(
     print(markdown(plans), end="")
 
 
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def warm(
+    command: Annotated[list[str], typer.Argument(help="snakemake with its options, say.")],
+) -> None:
+    """Run a command that starts jobs of priorflow, which then need not import their libraries."""
+    from priorflow.warm import warm
+
+    try:
+        warm(command, main)
+    except OSError as error:
+        raise BadInput(f"{command[0]}: {error.strerror}") from None
+
+
 def _keep_freed_memory() -> None:
     """Let the C library keep what is freed, for the next tensor of that size.
 
