@@ -17,8 +17,9 @@ STAGES = {
     "chunk": (1, 0.5, "a job per split", "data/{split}.zarr"),
     "observe": (2, 0, "a job per task", "observations/\n{task}.zarr"),
     "train": (2, 1, "a job per network", "models/{model}/\nweights.safetensors"),
-    "infer": (3, 0.5, "a job per method,\ntask and shard", "posterior/{task}/\n{method}.zarr"),
-    "evaluate": (4, 0.5, "a job per method", "metrics/\n{method}.parquet"),
+    "infer": (3, 0, "a job per method,\ntask and shard", "posterior/{task}/\n{method}.zarr"),
+    "assess": (3, 1, "a job per denoiser", "models/{model}/\nassessment.zarr"),
+    "evaluate": (4, 0, "a job per method", "metrics/\n{method}.parquet"),
     "tables": (5, 0, "a job per table", "tables/*.{csv,md,\ntex,html}"),
     "figures": (5, 1, "a job per figure", "figures/\n{figure}.{png,svg}"),
     "report": (6, 0.5, "once", "report.html"),
@@ -29,6 +30,8 @@ ARROWS = [
     ("chunk", "train"),
     ("observe", "infer"),
     ("train", "infer"),
+    ("train", "assess"),
+    ("assess", "figures"),
     ("infer", "evaluate"),
     ("evaluate", "tables"),
     ("evaluate", "figures"),
@@ -75,10 +78,13 @@ def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
 
 
 def _detour(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """From the bottom of a box, below the next one, to the left side of the one after it."""
+    """From the right side of a box, below the next one, to the left side of the one after it."""
     (x, y), (u, v) = start, end
-    x, y, v = x + WIDTH / 2, y + HEIGHT, v + HEIGHT / 2
-    return f'<path d="M{x:g} {y:g}Q{x:g} {v:g} {x + 14:g} {v:g}H{u - 1:g}"/>'
+    x, y, v = x + WIDTH, y + HEIGHT / 2, v + HEIGHT / 2
+    return (
+        f'<path d="M{x:g} {y:g}C{x + GAP_X / 2:g} {y:g} {x + GAP_X / 2:g} {v:g} '
+        f'{x + GAP_X:g} {v:g}H{u - 1:g}"/>'
+    )
 
 
 def _box(stage: str) -> str:

@@ -35,10 +35,11 @@ def dask_client(
         logs: The folder of the jobs' logs, where the configuration says none.
 
     Raises:
-        BadInput: The kind is unknown, or SLURM is missing or refuses such a job.
+        BadInput: The kind is unknown, SLURM is missing or refuses such a job, or the workers of a
+            task are killed too often.
     """
     import dask
-    from distributed import Client
+    from distributed import Client, KilledWorker
 
     if kind not in KINDS:
         raise BadInput(f"dask: value {kind!r}, allowed: {', '.join(KINDS)}")
@@ -50,7 +51,10 @@ def dask_client(
         cluster = _local(workers, memory) if kind == "local" else _slurm(workers, memory, logs)
         with cluster, Client(cluster) as client:
             log(f"dask: {workers} workers ({kind}), dashboard {client.dashboard_link}")
-            yield client
+            try:
+                yield client
+            except KilledWorker as error:
+                raise BadInput(f"dask: {' '.join(str(error).split())}") from None
 
 
 def _local(workers: int, memory: int) -> "LocalCluster":

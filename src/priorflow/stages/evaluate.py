@@ -160,12 +160,7 @@ def _distributed(
     judge: Callable, jobs: Sequence, dask: str, workers: int, logs: str
 ) -> list[pd.DataFrame]:
     """What `judge` says of every job, in their order, from Dask's workers."""
-    from distributed import KilledWorker
-
     from priorflow.stages.cluster import dask_client
 
     with dask_client(dask, min(workers, len(jobs)), WORKER_BYTES, logs) as client:
-        try:
-            return client.gather(client.map(judge, jobs, pure=False))
-        except KilledWorker as error:
-            raise BadInput(f"evaluate: {' '.join(str(error).split())}") from None
+        return client.gather(client.map(judge, jobs, pure=False))

@@ -84,7 +84,7 @@ def _calls(
     if workers == 0 or (kind == "local" and workers == 1):
         yield map
         return
-    from distributed import KilledWorker, as_completed
+    from distributed import as_completed
 
     from priorflow.stages.cluster import dask_client
 
@@ -95,10 +95,7 @@ def _calls(
 
     region = group * archive.steps * archive.size**2
     with dask_client(kind, workers, WORKER_BYTES + 4 * region, str(work / "logs")) as client:
-        try:
-            yield call
-        except KilledWorker as error:
-            raise BadInput(f"{work}: {' '.join(str(error).split())}") from None
+        yield call
 
 
 @contextmanager

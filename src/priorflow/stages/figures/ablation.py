@@ -9,18 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results
-from priorflow.stages.figures.plane import mark_noise
 from priorflow.stages.figures.style import (
-    DASHES,
     axis_label,
     house_style,
     legend_below,
-    look,
+    mark_noise,
     panels,
     spaced,
     wrapped,
 )
 from priorflow.stages.figures.sweeps import (
+    curve_styles,
     curves,
     interval_bars,
     per_case,
@@ -68,15 +67,8 @@ def draw(
     groups = curves([v for name in fields for v in variants(results, name)])
     figure, axes = panels(1, len(metrics), height=6.6)
     handles, labels, swept, cases = [], [], [], 0
-    for k, ((base, model, others), group) in enumerate(groups.items()):
-        style = look(base, results.facts)
-        # colour and marker tell the base, the dash what else differs
-        same = [key for key in list(groups)[:k] if key[0] == base]
-        settings = {
-            "color": style.colour,
-            "marker": style.marker,
-            "linestyle": DASHES[len(same) % len(DASHES)],
-        }
+    styles = curve_styles(groups, results.facts)
+    for ((base, model, others), group), style in zip(groups.items(), styles, strict=True):
         found = shared_cases(table, group)
         values = [v.value for v in group]
         if against:
@@ -85,9 +77,9 @@ def draw(
         for axis, metric in zip(axes[0], metrics, strict=True):
             series = [per_case(found, v.method, metric) for v in group]
             mean, lengths = interval_bars(series)
-            axis.errorbar(values, mean, lengths, elinewidth=0.9, capsize=1.8, **settings)
+            axis.errorbar(values, mean, lengths, elinewidth=0.9, capsize=1.8, **style)
             cases = max(cases, *map(len, series))
-        handles.append(Line2D([], [], **settings))
+        handles.append(Line2D([], [], **style))
         labels.append(", ".join(filter(None, (results.label(base), model, others))))
     for axis, metric in zip(axes[0], metrics, strict=True):
         axis.set_xlabel(label)

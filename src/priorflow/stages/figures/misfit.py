@@ -7,13 +7,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from priorflow.stages.figures.base import Results
-from priorflow.stages.figures.plane import mark_noise
 from priorflow.stages.figures.style import (
     case_title,
     house_style,
     legend_below,
     lines_of,
     look,
+    mark_noise,
     panels,
     plain_log,
 )

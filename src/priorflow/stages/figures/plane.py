@@ -4,7 +4,7 @@ Reference:
     The Perception-Distortion Tradeoff (Blau & Michaeli, 2018), arXiv 1711.06077
 """
 
-__all__ = ["draw", "mark_noise", "name_points"]
+__all__ = ["draw", "name_points"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 
 from priorflow.stages.figures.base import Results
 from priorflow.stages.figures.style import (
-    DASHES,
-    LIMIT,
+    MARK,
     SMALLEST,
     axis_label,
     case_title,
@@ -29,6 +28,7 @@ from priorflow.stages.figures.style import (
 from priorflow.stages.figures.sweeps import (
     Variant,
     bar_lengths,
+    curve_styles,
     curves,
     per_case,
     shared_cases,
@@ -39,7 +39,6 @@ from priorflow.stages.vocabulary import measure
 
 COLUMNS = 2
 WIDE_RANGE = 5.0  # what spans more has a logarithmic axis
-LINE = {"color": LIMIT, "lw": 0.9, "ls": ":", "zorder": 1}
 LEADER = {"arrowstyle": "-", "color": "#8c8c8c", "lw": 0.5, "shrinkA": 0, "shrinkB": 1}
 PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.4}  # where lines pass
 MARKER = 3.0  # half of the room that a marker takes, in points of print
@@ -94,12 +93,9 @@ def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[s
                 style = look(method, results.facts)
                 mark = {"color": style.colour, "marker": style.marker, "elinewidth": 0.8}
                 _bars(axis, [pair], **mark)
-        for k, ((base, _, _), group) in enumerate(groups.items()):
-            style = look(base, results.facts)
-            # as in the figure of an ablation, the dash tells curves of the same base
-            dash = DASHES[[key[0] for key in groups][:k].count(base) % len(DASHES)]
-            mark = {"color": style.colour, "marker": style.marker, "ls": dash}
-            _bars(axis, [points[v.method] for v in group], **mark, **CURVE)
+        styles = curve_styles(groups, results.facts)
+        for group, style in zip(groups.values(), styles, strict=True):
+            _bars(axis, [points[v.method] for v in group], **style, **CURVE)
         for method, pair in means.items():
             style = look(swept[method].base if method in swept else method, results.facts)
             mark = {"color": style.colour, "marker": style.marker}
@@ -117,7 +113,7 @@ def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[s
             what = measure(metric)
             target = noise if metric == "consistency" else what.target
             if target:
-                (axis.axvline if side == "x" else axis.axhline)(target, **LINE)
+                (axis.axvline if side == "x" else axis.axhline)(target, **MARK)
             if metric == "consistency" and side == "x":
                 axis.text(noise, 1, " γ", transform=axis.get_xaxis_transform(), va="top")
             values = [pair[k].value for pair in (*points.values(), *means.values())]
@@ -135,14 +131,6 @@ def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[s
         if labelled:
             name_points(axis, labelled, others)
     return figure
-
-
-def mark_noise(axis: Axes, noise: float) -> None:
-    """A dotted line across at the noise γ, if there is any."""
-    if noise > 0:
-        axis.axhline(noise, **LINE)
-        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-        axis.text(1, noise, "γ", **place)
 
 
 def name_points(axes: Axes, points: Mapping[str, Pair], others: Sequence[Pair] = ()) -> None:

@@ -14,6 +14,7 @@ Reference:
 __all__ = [
     "FLOOR",
     "LIMIT",
+    "MARK",
     "NARROW",
     "SMALLEST",
     "TRUTH",
@@ -24,6 +25,7 @@ __all__ = [
     "house_style",
     "legend_below",
     "look",
+    "mark_noise",
     "panels",
     "plain_log",
     "spaced",
@@ -52,6 +54,8 @@ SMALLEST = 7.0  # points
 INCH = 2.54  # cm
 
 TRUTH, LIMIT, FLOOR = "#1a1a2e", "#000000", "#8c8c8c"
+
+MARK = {"color": LIMIT, "lw": 0.9, "ls": ":", "zorder": 1}  # of what values are compared with
 
 FAMILIES = {
     "flowdas": ("#D55E00", "o"),
@@ -205,6 +209,14 @@ def lines_of(
         Line2D([], [], **{"marker": x.marker if markers else "", **settings, **x.line()})
         for x in looks
     ]
+
+
+def mark_noise(axis: Axes, noise: float) -> None:
+    """A dotted line across at the noise γ, if there is any."""
+    if noise > 0:
+        axis.axhline(noise, **MARK)
+        place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+        axis.text(1, noise, "γ", **place)
 
 
 def axis_label(name: str, unit: str = "") -> str:

@@ -3,6 +3,7 @@
 __all__ = [
     "Variant",
     "bar_lengths",
+    "curve_styles",
     "curves",
     "interval_bars",
     "per_case",
@@ -10,7 +11,7 @@ __all__ = [
     "variants",
 ]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from priorflow.stages.figures.base import Results
+from priorflow.stages.figures.style import DASHES, look
 from priorflow.stages.statistics import Estimate, bootstrap_interval, paired_difference
 
 
@@ -96,6 +98,23 @@ def curves(found: Sequence[Variant]) -> dict[tuple[str, str, str], list[Variant]
     for variant in found:
         grouped.setdefault((variant.base, variant.model, variant.others), []).append(variant)
     return {key: sorted(group, key=lambda v: v.value) for key, group in grouped.items()}
+
+
+def curve_styles(
+    keys: Iterable[tuple[str, str, str]], facts: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """How to draw each of some curves: a base has its colour and marker, what else differs a dash.
+
+    Args:
+        keys: Base, model and setting of every curve, as of `curves`.
+        facts: As for `look`.
+    """
+    bases, styles = [key[0] for key in keys], []
+    for k, base in enumerate(bases):
+        style = look(base, facts)
+        dash = DASHES[bases[:k].count(base) % len(DASHES)]
+        styles.append({"color": style.colour, "marker": style.marker, "linestyle": dash})
+    return styles
 
 
 def shared_cases(table: pd.DataFrame, group: Sequence[Variant]) -> pd.DataFrame:

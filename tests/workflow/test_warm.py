@@ -1,0 +1,29 @@
+"""What a warm process computes are the bytes of a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import Project
+
+# waits for the warm process, which is ready some seconds after the command starts
+SCRIPT = 'while ! test -S "${PRIORFLOW_WARM##*:}"; do sleep 0.1; done; exec "$@"'
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no warm process")
+def test_warm_jobs_write_the_same_bytes(smoke: Project, project: Project) -> None:
+    """Every posterior and metric of a smoke run, made anew."""
+    project.forget("posterior", "metrics", "logs")
+    snakemake = ["snakemake", "--cores", "2", "--config", "scale=smoke", "weights=train"]
+    subprocess.run(
+        ["priorflow", "warm", "sh", "-c", SCRIPT, "sh", *snakemake, "experiments=lorenz63"],
+        cwd=project.root,
+        env=project.environment(),
+        check=True,
+        capture_output=True,
+    )
+    logs = sorted((project.root / "results/smoke/logs/lorenz63/infer").rglob("*.log"))
+    assert logs
+    assert all(" s of CPU, at most " in log.read_text() for log in logs)
+    for file in (smoke.tree / "metrics").glob("*.parquet"):
+        assert (project.tree / "metrics" / file.name).read_bytes() == file.read_bytes()
