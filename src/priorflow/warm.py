@@ -133,15 +133,12 @@ def _serve(address: Path, parent: int, job: Callable[[], None]) -> None:
 
 def _work(connection: socket.socket, job: Callable[[], None]) -> None:
     """Do the job of one request, and answer with its exit code when all is done."""
-    connection.setblocking(True)
-    # The kernel ends this process when the one that asks is gone, as it would end a child's wait.
-    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     begin, state = time.perf_counter(), {"code": 1}
     header, streams, *_ = socket.recv_fds(connection, HEADER, 3)
-    request = bytearray()
-    while len(request) < int.from_bytes(header):
-        request += connection.recv(1 << 16)
-    sys.argv, folder, environment = json.loads(request)
+    with connection.makefile("rb") as file:  # less than was promised is no JSON, and ends here
+        sys.argv, folder, environment = json.loads(file.read(int.from_bytes(header)))
+    # the kernel ends this process with SIGIO when the one that asked is gone
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
