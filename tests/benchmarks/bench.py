@@ -294,7 +294,8 @@ def resources() -> list[tuple[str, str, str, str]]:
     peaks = {file: pd.read_csv(file, sep="\t").max_rss.max() for file in ROOT.rglob("*.tsv")}
     for log in ROOT.rglob("*.log"):  # a warm process is measured by itself
         if said := re.search(r"^warm: .*, at most (\d+) MB$", log.read_text(), re.MULTILINE):
-            peaks[ROOT / "benchmarks" / log.relative_to(ROOT / "logs").with_suffix(".tsv")] = said[1]
+            name = log.relative_to(ROOT / "logs").with_suffix(".tsv")
+            peaks[ROOT / "benchmarks" / name] = said[1]
     peaks = {file: float(v) for file, v in peaks.items() if str(v) not in ("-", "nan")}
     worst = max(peaks, key=peaks.get)
     text = f"{peaks[worst] / 1024:.2f} GB (`{worst.parent.name}/{worst.stem}`)"

@@ -15,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from priorflow import store
-from priorflow.components import BadInput, build, load
+from priorflow.components import build, load
 from priorflow.metrics.base import Case
 from priorflow.stages.cost import Cost
 from priorflow.stages.observe import at, operator_of
