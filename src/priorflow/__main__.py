@@ -12,9 +12,9 @@ def main() -> None:
     code = ask()
     if code is not None:
         sys.exit(code)
-    from priorflow.cli import main
+    from priorflow import cli
 
-    main()
+    cli.main()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ Most jobs of the laptop scale compute for a shorter time than they import torch,
 rest, 3 to 8 s. `warm` leaves a process behind that has done that once, and becomes the command that
 it is given; what that command starts as `priorflow …` finds the process by `SOCKET` in the
 environment, sends it arguments, environment and standard streams, and waits while a fork of it does
-the job. Where nobody answers, on another node, say, the job starts as always.
+the job. Where nobody answers yet, or on another node, the job starts as always.
 
-It is libraries that are imported beforehand, and no module that a rule's fingerprint covers: a job
-reads those as they stand when it begins.
+It is libraries that are imported beforehand; a job reads the package as it stands when it begins.
 """
 
 __all__ = ["SOCKET", "ask", "warm"]
@@ -20,6 +19,7 @@ import importlib
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -50,6 +50,8 @@ LIBRARIES = (
     "physicsnemo.models.fno",
     "physicsnemo.models.transolver",
 )
+# their drivers cannot be used in forks of a process that has asked for them, as some libraries do
+GPUS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"))
 # read when a library is loaded: a job that wants more threads than one starts cold
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 HEADER = 8  # bytes that hold the length of a request
@@ -58,8 +60,8 @@ HEADER = 8  # bytes that hold the length of a request
 def warm(command: list[str], job: Callable[[], None]) -> None:
     """Become `command`, and leave a process behind that runs `job` in forks of itself.
 
-    The process ends within a second after the command. Without Linux there is none: elsewhere a
-    fork of a process with these libraries is not safe.
+    The process ends within a second after the command, or with the import that it is at. Where a
+    fork is not safe, with a GPU or without Linux, there is none.
 
     Args:
         command: What to execute, with its arguments.
@@ -68,13 +70,15 @@ def warm(command: list[str], job: Callable[[], None]) -> None:
     Raises:
         OSError: The command cannot be executed.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and not any(path.exists() for path in GPUS):
         address = Path(tempfile.mkdtemp(prefix="priorflow-")) / "socket"
         parent = os.getpid()
         if os.fork() == 0:
             _serve(address, parent, job)
             return
-        os.environ[SOCKET] = f"{__file__}:{address}"
+        os.environ[SOCKET] = f"{_owner()}:{address}"
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, but no shell
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(command[0], command)
 
 
@@ -85,14 +89,20 @@ def ask() -> int | None:
         The exit code of the job; None if there is no warm process for it.
     """
     owner, _, address = os.environ.get(SOCKET, "").rpartition(":")
-    if owner != __file__ or any(os.environ.get(name, "1") != "1" for name in THREADS):
-        return None  # another copy of the package, or none, or too few threads
+    threads = [os.environ.get(name, "1") for name in THREADS]
+    if (
+        owner != _owner()
+        or "OMP_NUM_THREADS" not in os.environ
+        or threads != ["1"] * len(THREADS)
+        or sys.argv[1:2] == ["warm"]
+    ):
+        return None
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
         except OSError:
             return None
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the job ends with this process
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the job hears of it from the kernel
         request = json.dumps([sys.argv, os.getcwd(), dict(os.environ)]).encode()
         socket.send_fds(connection, [len(request).to_bytes(HEADER)], [0, 1, 2])
         connection.sendall(request)
@@ -102,50 +112,67 @@ def ask() -> int | None:
     return int(answer or 1)
 
 
+def _owner() -> str:
+    """Whose jobs a warm process does: those of this package, these libraries, this allocation."""
+    return ":".join((__file__, sys.prefix, os.environ.get("SLURM_JOB_ID", "")))
+
+
 def _serve(address: Path, parent: int, job: Callable[[], None]) -> None:
     """Fork for every request as long as the parent lives; the forks return when they are done."""
     os.setsid()  # an interrupt at the keyboard is for the command alone
+    server, connection = os.getpid(), None
     null = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
+    os.close(null)
     os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        made = _import_libraries(parent)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no fork is waited for
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+            listener.listen()
+            listener.settimeout(1)
+            while os.getppid() == parent and connection is None:
+                with contextlib.suppress(TimeoutError):
+                    connection, _ = listener.accept()
+                    if os.fork():
+                        connection.close()
+                        connection = None
+    finally:
+        if os.getpid() == server:
+            shutil.rmtree(address.parent, ignore_errors=True)
+    if connection is not None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _work(connection, job, made)
+
+
+def _import_libraries(parent: int) -> dict[str, str]:
+    """Import while the parent lives; what the libraries have put into the environment."""
+    before = set(os.environ)
     for name in LIBRARIES:
         if os.getppid() == parent:
-            with contextlib.suppress(ImportError):  # a job that needs it will say so
+            with contextlib.suppress(Exception):  # a job that needs it will say so
                 importlib.import_module(name)
     gc.freeze()  # or the forks would copy every page, to count references in it
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no fork is waited for
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
-        listener.listen()
-        listener.settimeout(1)
-        while os.getppid() == parent:
-            with contextlib.suppress(TimeoutError):
-                connection, _ = listener.accept()
-                if os.fork() == 0:
-                    listener.close()
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    _work(connection, job)
-                    return
-                connection.close()
-    shutil.rmtree(address.parent)
+    return {key: value for key, value in os.environ.items() if key not in before}
 
 
-def _work(connection: socket.socket, job: Callable[[], None]) -> None:
+def _work(connection: socket.socket, job: Callable[[], None], made: dict[str, str]) -> None:
     """Do the job of one request, and answer with its exit code when all is done."""
     begin, state = time.perf_counter(), {"code": 1}
     header, streams, *_ = socket.recv_fds(connection, HEADER, 3)
     with connection.makefile("rb") as file:  # less than was promised is no JSON, and ends here
         sys.argv, folder, environment = json.loads(file.read(int.from_bytes(header)))
-    # the kernel ends this process with SIGIO when the one that asked is gone
-    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(folder)
-    os.environ.update(environment)
-    atexit.register(_answer, connection, begin, state)  # first in, last out
+    os.environ.clear()
+    os.environ.update(made | environment)
+    tempfile.tempdir = None  # that of the environment
+    _end_with(connection)
+    atexit.register(_answer, connection, begin, state)  # after all that the job leaves to do
     try:
         job()
         state["code"] = 0
@@ -155,13 +182,28 @@ def _work(connection: socket.socket, job: Callable[[], None]) -> None:
         traceback.print_exc()
 
 
+def _end_with(connection: socket.socket) -> None:
+    """Have the kernel interrupt this job and its children when the one that asked is gone."""
+    os.setpgid(0, 0)
+    os.register_at_fork(after_in_child=connection.close)  # a child does not hold it open
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    fcntl.fcntl(connection, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGINT)
+    fcntl.fcntl(connection, fcntl.F_SETFL, fcntl.fcntl(connection, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([connection], [], [], 0)[0]:  # nothing more is sent: it is gone already
+        sys.exit(1)
+
+
 def _answer(connection: socket.socket, begin: float, state: dict[str, Any]) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(
-        f"warm: {time.perf_counter() - begin:.1f} s, {used.ru_utime + used.ru_stime:.1f} s of CPU, "
-        f"at most {used.ru_maxrss / 1024:.0f} MB",
-        file=sys.stderr,
-    )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    connection.sendall(str(state["code"]).encode())
+    try:
+        print(
+            f"warm: {time.perf_counter() - begin:.1f} s, "
+            f"{used.ru_utime + used.ru_stime:.1f} s of CPU, at most {used.ru_maxrss / 1024:.0f} MB",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        fcntl.fcntl(connection, fcntl.F_SETOWN, 0)  # the one that asked may go
+        connection.sendall(str(state["code"]).encode())

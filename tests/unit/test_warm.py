@@ -10,7 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no warm process")
+from priorflow.warm import GPUS
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or any(path.exists() for path in GPUS),
+    reason="there is no warm process",
+)
 
 PROGRAM = """
 import os, pathlib, signal, sys, time
@@ -22,7 +27,7 @@ def job():
     warmed = "colorsys" in sys.modules
     match sys.argv[1:]:
         case ["state"]:
-            print(warmed, os.getcwd(), os.environ["GIVEN"], sys.stdin.read())
+            print(warmed, os.getcwd(), os.environ.get("GIVEN"), sys.stdin.read())
             print("to the log", file=sys.stderr)
         case ["exit", code]:
             sys.exit(int(code))
@@ -33,7 +38,9 @@ def job():
         case ["child"]:
             print(os.spawnlp(os.P_WAIT, "sh", "sh", "-c", "exit 7"))
         case ["wait", file]:
-            pathlib.Path(file).write_text(str(os.getpid()))
+            child = os.fork()
+            if child:
+                pathlib.Path(file).write_text(f"{os.getpid()} {child}")
             time.sleep(60)
         case ["warm", *command]:
             warm.warm(command, job)
@@ -49,7 +56,7 @@ if __name__ == "__main__":
 
 def environment(**changes: str) -> dict[str, str]:
     own = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    return own | {"GIVEN": "a", "TMPDIR": "/tmp"} | changes
+    return own | {"OMP_NUM_THREADS": "1", "GIVEN": "a", "TMPDIR": "/tmp"} | changes
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +74,17 @@ def warmed(program):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         value = process.stdout.readline().strip()
         address = Path(value.rpartition(":")[2])
-        while not address.exists():
-            time.sleep(0.01)
+        until(address.exists)
         yield environment(PRIORFLOW_WARM=value)
         process.kill()
-    deadline = time.monotonic() + 10
-    while address.parent.exists():
-        assert time.monotonic() < deadline, "the warm process outlives its command"
-        time.sleep(0.05)
+    until(lambda: not address.parent.exists())  # the warm process does not outlive its command
+
+
+def until(happens):
+    deadline = time.monotonic() + 20
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def run(program, env, *arguments, **options):
@@ -94,13 +104,20 @@ def test_job_has_its_folder_environment_and_streams(program, warmed, tmp_path):
     assert done.stderr.startswith("to the log\nwarm: ")
 
 
+def test_job_has_no_other_environment(program, warmed):
+    bare = {name: value for name, value in warmed.items() if name != "GIVEN"}
+    assert run(program, bare, "state", input="").stdout.split()[2] == "None"
+
+
 def test_job_may_wait_for_children(program, warmed):
     assert run(program, warmed, "child").stdout == "7\n"
 
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_exit_code_is_that_of_the_job(program, warmed, code):
-    assert run(program, warmed, "exit", str(code)).returncode == code
+    done = run(program, warmed, "exit", str(code))
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_bug_has_its_traceback(program, warmed):
@@ -116,23 +133,35 @@ def test_killed_job_fails_and_the_next_one_runs(program, warmed):
     assert run(program, warmed, "exit", "0").returncode == 0
 
 
+def test_warm_process_within_another(program, warmed):
+    script = f"{sys.executable} {program} exit 0; {sys.executable} {program} exit 0; exit 5"
+    assert run(program, warmed, "warm", "sh", "-c", script).returncode == 5
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_job_ends_with_the_one_that_asked(program, warmed, tmp_path, how):
+def test_job_and_its_children_end_with_the_one_that_asked(program, warmed, tmp_path, how):
     file = tmp_path / "pid"
     with subprocess.Popen([sys.executable, program, "wait", file], env=warmed) as asking:
-        while not (file.exists() and file.read_text()):
-            time.sleep(0.01)
-        job = psutil.Process(int(file.read_text()))
+        until(lambda: file.exists() and file.read_text())
+        job, child = map(psutil.Process, map(int, file.read_text().split()))
         assert job.pid != asking.pid
         asking.send_signal(how)
     assert asking.returncode == -how
-    job.wait(timeout=10)
+    psutil.wait_procs([job, child], timeout=10)
+    assert not job.is_running()
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"OMP_NUM_THREADS": "2"}, {"PRIORFLOW_WARM": "/no/socket"}, {"PRIORFLOW_WARM": ""}],
-    ids=["more threads", "another copy of the package", "no warm process"],
+    [
+        {"OMP_NUM_THREADS": "2"},
+        {"MKL_NUM_THREADS": "2"},
+        {"SLURM_JOB_ID": "7"},
+        {"PRIORFLOW_WARM": "/no/socket"},
+        {"PRIORFLOW_WARM": ""},
+    ],
+    ids=["more threads", "more of MKL", "another allocation", "another package", "no process"],
 )
 def test_other_jobs_start_cold(program, warmed, changes):
     assert run(program, warmed | changes, "state", input="").stdout.startswith("False")
