@@ -20,7 +20,7 @@ for _ in $(seq 600); do test -S "${PRIORFLOW_WARM##*:}" && exec "$@"; sleep 0.1;
 )
 def test_warm_jobs_write_the_same_bytes(smoke: Project, project: Project) -> None:
     """Every posterior of a smoke run is made anew, and judged: the metrics are the same."""
-    project.forget("posterior", "metrics", "logs")
+    project.forget("posterior", "metrics", "tables", "figures", "logs")
     snakemake = ["snakemake", "--cores", "2", "--config", "scale=smoke", "weights=train"]
     subprocess.run(
         ["priorflow", "warm", "sh", "-c", SCRIPT, "sh", *snakemake, "experiments=lorenz63"],
