@@ -8,6 +8,7 @@ __all__ = ["Cluster", "Job"]
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -267,8 +268,11 @@ class Cluster:
             time.sleep(0.2)
 
     def last(self) -> int:
-        """The number of the last job."""
-        return max((job.id for job in self.jobs()), default=0)
+        """The number of the last job, from the controller: the database may not know it yet."""
+        (following,) = re.findall(
+            r"^NEXT_JOB_ID\s*= (\d+)$", run("scontrol", "show", "config"), re.M
+        )
+        return int(following) - 1
 
 
 def _job(line: str) -> Job:
