@@ -33,6 +33,7 @@ ARROWS = [
     ("train", "assess"),
     ("assess", "figures"),
     ("infer", "evaluate"),
+    ("infer", "figures"),
     ("evaluate", "tables"),
     ("evaluate", "figures"),
     ("tables", "report"),
@@ -54,7 +55,6 @@ def picture() -> str:
         'markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" fill="#848d97"/></marker></defs>',
         '<g fill="none" stroke="#848d97" stroke-width="1.6" marker-end="url(#tip)">',
         *(_arrow(_corner(a), _corner(b)) for a, b in ARROWS),
-        _detour(_corner("infer"), _corner("figures")),
         "</g>",
         *(_box(name) for name in STAGES),
         "</svg>",
@@ -68,22 +68,12 @@ def _corner(stage: str) -> tuple[float, float]:
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """From the right side of a box to the left side of another, with a bend half-way."""
+    """From the right side of a box, with a bend before the next column, to the left of another."""
     (x, y), (u, v) = start, end
     x, y, v = x + WIDTH, y + HEIGHT / 2, v + HEIGHT / 2
-    middle = (x + u) / 2
+    middle, bent = x + GAP_X / 2, x + GAP_X - 8
     return (
-        f'<path d="M{x:g} {y:g}C{middle:g} {y:g} {middle - 4:g} {v:g} {u - 8:g} {v:g}H{u - 1:g}"/>'
-    )
-
-
-def _detour(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """From the right side of a box, below the next one, to the left side of the one after it."""
-    (x, y), (u, v) = start, end
-    x, y, v = x + WIDTH, y + HEIGHT / 2, v + HEIGHT / 2
-    return (
-        f'<path d="M{x:g} {y:g}C{x + GAP_X / 2:g} {y:g} {x + GAP_X / 2:g} {v:g} '
-        f'{x + GAP_X:g} {v:g}H{u - 1:g}"/>'
+        f'<path d="M{x:g} {y:g}C{middle:g} {y:g} {middle - 4:g} {v:g} {bent:g} {v:g}H{u - 1:g}"/>'
     )
 
 

@@ -665,15 +665,15 @@ def warm(
     command: Annotated[list[str], typer.Argument(help="snakemake with its options, say.")],
 ) -> None:
     """Run a command that starts jobs of priorflow, which then need not import their libraries."""
-    import importlib
-
     from priorflow.warm import warm
 
     def job() -> None:
         # this process has read a part of the package, which may have been edited since
         for name in [name for name in sys.modules if name.partition(".")[0] == "priorflow"]:
             del sys.modules[name]
-        importlib.import_module("priorflow.cli").main()
+        from priorflow.cli import main
+
+        main()
 
     try:
         warm(command, job)

@@ -9,7 +9,7 @@ the job. Where nobody answers yet, or on another node, the job starts as always.
 It is libraries that are imported beforehand; a job reads the package as it stands when it begins.
 """
 
-__all__ = ["SOCKET", "ask", "warm"]
+__all__ = ["ask", "possible", "warm"]
 
 import atexit
 import contextlib
@@ -57,11 +57,16 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 HEADER = 8  # bytes that hold the length of a request
 
 
+def possible() -> bool:
+    """Whether a fork of a process with these libraries is safe: on Linux, without a GPU."""
+    return sys.platform == "linux" and not any(path.exists() for path in GPUS)
+
+
 def warm(command: list[str], job: Callable[[], None]) -> None:
     """Become `command`, and leave a process behind that runs `job` in forks of itself.
 
-    The process ends within a second after the command, or with the import that it is at. Where a
-    fork is not safe, with a GPU or without Linux, there is none.
+    The process ends within a second after the command, or with the import that it is at. There is
+    none where it is not `possible`.
 
     Args:
         command: What to execute, with its arguments.
@@ -70,7 +75,7 @@ def warm(command: list[str], job: Callable[[], None]) -> None:
     Raises:
         OSError: The command cannot be executed.
     """
-    if sys.platform == "linux" and not any(path.exists() for path in GPUS):
+    if possible():
         address = Path(tempfile.mkdtemp(prefix="priorflow-")) / "socket"
         parent = os.getpid()
         if os.fork() == 0:

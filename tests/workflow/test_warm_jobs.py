@@ -1,12 +1,11 @@
 """What a warm process computes are the bytes of a process of its own."""
 
 import subprocess
-import sys
 
 import pytest
 from helpers import Project
 
-from priorflow.warm import GPUS
+from priorflow.warm import possible
 
 # waits for the warm process, which is ready some seconds after the command starts
 SCRIPT = """
@@ -14,10 +13,7 @@ for _ in $(seq 600); do test -S "${PRIORFLOW_WARM##*:}" && exec "$@"; sleep 0.1;
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or any(path.exists() for path in GPUS),
-    reason="there is no warm process",
-)
+@pytest.mark.skipif(not possible(), reason="there is no warm process")
 def test_warm_jobs_write_the_same_bytes(smoke: Project, project: Project) -> None:
     """Every posterior of a smoke run is made anew, and judged: the metrics are the same."""
     project.forget("posterior", "metrics", "tables", "figures", "logs")
