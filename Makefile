@@ -58,6 +58,7 @@ format: $(READY)
 	$(RUN) snakefmt Snakefile workflow
 
 bench: $(READY)
+	@test -f results/benchmarks/restoration.md || $(RUN) python tests/benchmarks/restoration.py
 	$(RUN) python tests/benchmarks/bench.py
 
 pretrained: $(READY)

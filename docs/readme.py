@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from priorflow.stages.tables import read_csv
-from priorflow.stages.vocabulary import measure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/laptop"
@@ -29,6 +28,7 @@ EXACT = {
     "coverage_90": "in 90 %",
 }
 PICTURES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "lpips_alex": "LPIPS", "consistency": "residual"}
+LINEAR = ("gaussian_deblur", "motion_deblur", "super_resolution", "inpainting")
 # Of every experiment the tasks and the columns that are shown; the first column ranks.
 SHOWN = {
     "lorenz63": (["long_x0", "known_x0", "unknown_x0"], FORECASTS),
@@ -37,11 +37,12 @@ SHOWN = {
     "navier_stokes": (["sr_32", "sr_16", "points_819", "points_256"], FORECASTS),
     "piv": (["density_003", "density_003_camera"], FORECASTS),
     "sevir": (["sparse_10", "sparse_10_noisy"], RADAR),
-    "gaussian_mixture": (["motion_deblur_noise005", "inpainting_noise005"], EXACT),
+    "gaussian_mixture": ([f"{operator}_noise005" for operator in LINEAR], EXACT),
     "images": (
         [
-            *("motion_deblur_noise0", "motion_deblur_noise005", "super_resolution_noise005"),
-            *("inpainting_noise005", "phase_retrieval_noise005", "hdr_noise005"),
+            *(f"{operator}_{noise}" for operator in LINEAR for noise in ("noise0", "noise005")),
+            *("random_10", "random_25", "random_50", "random_75"),
+            *("phase_retrieval_noise005", "hdr_noise005"),
         ],
         PICTURES,
     ),
@@ -56,11 +57,14 @@ HEADLINES = {
 }
 NOTE = """
 Skill is the share of the CRPS between floor and limit that a method recovers; network calls
-(forward) and seconds are per case and member; n is cases × members. SDA is a smoother: it sees
-later observations too. Sliced W2 is the distance to draws of the exact posterior, the error of the
-mean that from its mean in its own standard deviations; the residual of a picture is near the noise
-where it explains what is observed. Full tables with all tasks, log-densities, published values and
-notes are written to `results/laptop/<experiment>/tables/`.
+(forward) and seconds are per case and member; n is cases × members. Where methods have different
+numbers of cases, "same n" is the mean over the n cases that all of them have; it orders the table.
+Published values are of other pictures: compare the order, not the numbers. SDA is a smoother: it
+sees later observations too. Sliced W2 is the distance to draws of the exact posterior, the error of
+the mean that from its mean in its own standard deviations; PSNR counts 60 dB at most, where 8 bits
+see no error, and the residual of a picture is near the noise where it explains what is observed.
+Full tables with all tasks, log-densities, published values and notes are written to
+`results/laptop/<experiment>/tables/`.
 """
 BEGINNING = """# Results
 
@@ -85,18 +89,26 @@ def cell(row: pd.Series) -> str:
 def section(
     table: pd.DataFrame, experiment: str, task: str, columns: Mapping[str, str]
 ) -> list[str]:
-    """One task: methods in the order of the first column."""
+    """One task: methods in the order of the first column, over the cases that all have."""
     rows = table[(table.task == task) & (table.n > 0)]
     title, first = rows.task_label.iloc[0], next(iter(columns))
+    ranking = rows[rows.metric == first]
+    shared = ranking.shared_n.max() if ranking.n.nunique() > 1 else 0
+    published = (ranking.published != "").any()
     skilled = "crps" in columns
-    heads = [*columns.values(), *(["skill"] if skilled else []), "network calls", "s", "n"]
+    heads = [
+        *columns.values(),
+        *([f"{columns[first]}, same {shared}"] if shared else []),
+        *(["published"] if published else []),
+        *(["skill"] if skilled else []),
+        *("network calls", "s", "n"),
+    ]
     lines = [
         f"\n**{experiment}, {title}** (`{task}`)\n",
         "| method | " + " | ".join(heads) + " |",
         "|---|" + "--:|" * len(heads),
     ]
-    up = measure(first).direction != "higher"
-    for method in rows[rows.metric == first].sort_values("mean", ascending=up).method:
+    for method in ranking.method:
         mine = rows[rows.method == method].set_index("metric")
         ranked = mine.loc[first]
         role = f" ({ranked.role})" if ranked.role else ""
@@ -104,6 +116,10 @@ def section(
             f"{ranked.nfe:,.0f}" if ranked.nfe >= 1 else f"{ranked.nfe:.2g}" if ranked.nfe else "–"
         )
         cells = [cell(mine.loc[metric]) if metric in mine.index else "–" for metric in columns]
+        if shared:
+            cells.append(f"{ranked.shared:.{1 if abs(ranked.shared) >= 10 else 3}f}")
+        if published:
+            cells.append(ranked.published.replace(" | ", ", ") or "–")
         if skilled:
             cells.append("–" if pd.isna(ranked.skill) else f"{ranked.skill:.2f}")
         tail = [cost, f"{ranked.seconds:.2g}", f"{ranked.n} × {ranked.members}"]

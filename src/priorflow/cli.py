@@ -481,6 +481,7 @@ def tune(
     method: Annotated[list[str] | None, typer.Option(help="Only these methods.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
     cases: Annotated[int, typer.Option(help="Validation cases.")] = 32,
+    chosen: Annotated[bool, typer.Option(help="Score the settings of the file alone.")] = False,
     results: Annotated[Path | None, typer.Option(help="Folder with the trained models.")] = None,
     config: ConfigFile = CONFIG,
     overrides: Overrides = None,
@@ -506,6 +507,9 @@ def tune(
             for t in e.tasks_of(m)
             if e.methods[m].tune and m in (method or [m]) and t in (task or [t])
         ]
+        if not jobs:
+            typer.echo(f"{name}: nothing to tune: no such method and task has a grid (`tune:`)")
+            continue
         ranks = [*RANKING, *e.metrics]
         judging = {name: spec for name, spec in e.metrics.items() if "exact" not in spec}
         tune(
@@ -513,7 +517,7 @@ def tune(
                 (
                     e.run(m, t, c.seed).model_dump()
                     | {"cases": cases, "block": min(e.block, cases)},
-                    e.methods[m].tune,
+                    {} if chosen else e.methods[m].tune,
                     e.model_section(e.methods[m].model),
                     folder / "models" / e.methods[m].model / "weights.safetensors",
                 )

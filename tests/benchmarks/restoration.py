@@ -242,7 +242,7 @@ def main() -> None:
     if weights is None:
         sys.exit(f"{WEIGHTS[0]} is missing: run `make pretrained EXPERIMENTS=images` first")
     e = load_experiment("images", "laptop")
-    model = e.models["denoiser"].model_dump()
+    model = e.model_section("denoiser")
     prior = restore(build_prior(model, FashionMNIST(), e.base), weights)
     records = [
         {"comparison": name, "task": task, "row": row, **compare(made, pair, prior, row)}

@@ -92,11 +92,6 @@ def test_the_exact_denoiser_of_a_mixture_beats_the_wiener_filter_at_every_level(
     assert (exact / linear).min() < 0.5  # not by chance
 
 
-def test_images_that_are_too_large_for_a_covariance_are_refused():
-    with pytest.raises(BadInput, match="12288 components, allowed: at most 4096"):
-        Wiener(torch.zeros(2, 3, 64, 64))
-
-
 # -------------------------------------------------------------------------------------- drawing
 
 
@@ -180,6 +175,17 @@ def test_the_stage_knows_the_training_pictures_and_judges_on_test_pictures(folde
     assert found.samples.shape == (1, 8, 1, 8, 8)
     assert found.calls.values.tolist() == [11]
     assert float(found.samples.std("sample").min()) > 0.01  # every draw has its own noise
+
+
+def test_pictures_too_large_for_a_covariance_are_judged_without_the_wiener_filter(
+    folder, monkeypatch
+):
+    monkeypatch.setattr("priorflow.stages.assess.LARGEST", SIZE - 1)
+    found = run(folder, folder / "models/large/assessment.zarr")
+    assert "wiener" not in found
+    assert found.learned.shape == (30, len(LEVELS))
+    (error,) = denoising.draw(Results(folder, [], [], ["large"], {}, [], {"labels": {}})).axes
+    assert len(error.lines) == 2  # the noisy picture and the model
 
 
 def test_a_latent_prior_is_judged_by_what_its_codec_leaves(folder):

@@ -211,6 +211,25 @@ def test_transposes(name, lead, members):
     assert isinstance(operator, LinearOperator)
 
 
+@given(
+    name=st.sampled_from(sorted(LINEAR)),
+    variance=st.floats(1e-3, 1e3),
+    noise_std=st.floats(1e-2, 10),
+    cutoff=st.floats(1e-6, 0.5),
+)
+@settings(deadline=None, max_examples=60)
+def test_prox_and_pseudo_inverse_solve_their_equations(name, variance, noise_std, cutoff):
+    """Aᵀ(A z - y) / γ² + (z - z0) / c = 0, and A†A A† = A† for whatever is cut off."""
+    operator = LINEAR[name]
+    z0 = images(operator, 1, 2)
+    y = torch.randn_like(operator(z0))
+    z = operator.prox(z0, y, variance, noise_std)
+    left = variance * operator.adjoint(y - operator(z))
+    torch.testing.assert_close(left, noise_std**2 * (z - z0), rtol=1e-6, atol=1e-6 * (1 + variance))
+    x = operator.pinv(y, cutoff)
+    torch.testing.assert_close(operator.pinv(operator(x), cutoff), x, rtol=1e-6, atol=1e-6)
+
+
 @each_linear
 def test_decomposition(operator):
     """A = U diag(s) Vᵀ, V square and orthonormal, U orthonormal where s > 0."""
@@ -247,6 +266,17 @@ def test_pseudo_inverse(operator, cutoff):
     image = operator.pinv(y) if cutoff == 3e-2 else operator.pinv(y, cutoff)
     close = {"rtol": 0, "atol": tolerance(operator)}
     torch.testing.assert_close(image.flatten(2)[0], y.flatten(2)[0] @ exact.T, **close)
+
+
+def test_without_noise_a_blur_that_is_invertible_is_undone():
+    """And with noise only what it shows well, since the rest would be noise."""
+    x = torch.rand(2, 1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for noise_std in (0.0, 0.05):
+        blur = GaussianBlur((1, 16, 16), size=9, std=1.0, noise_std=noise_std)
+        found[noise_std] = (blur.pinv(blur(x)) - x).square().mean().sqrt()
+    assert found[0.0] < 1e-4
+    assert found[0.05] > 1e-2
 
 
 @each_linear

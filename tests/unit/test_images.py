@@ -391,6 +391,16 @@ def test_diversity_is_the_spread_of_the_members():
     assert np.isnan(diversity(*ensemble(state[:, :1], truth))).all()
 
 
+@pytest.mark.parametrize("metric", [psnr, psnr_mean])
+def test_a_picture_that_is_solved_counts_as_the_cap(metric):
+    truth = random_images(2)
+    state = (truth + np.reshape([1e-7, 0.2], (2, 1, 1, 1)).astype(np.float32))[:, None]
+    values = metric(*ensemble(state, truth), cap=60.0)
+    np.testing.assert_allclose(values[0], 60)
+    np.testing.assert_allclose(values[1], metric(*ensemble(state, truth))[1])
+    assert metric(*ensemble(state, truth))[0] > 100
+
+
 @pytest.mark.parametrize("metric", [psnr, psnr_mean, ssim, consistency, diversity])
 def test_a_batch_of_cases_gives_what_single_cases_give(metric):
     truth = random_images(3)

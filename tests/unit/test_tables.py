@@ -79,6 +79,25 @@ def row(table: pd.DataFrame, task: str, method: str, metric: str) -> pd.Series:
     return table[keys].iloc[0]
 
 
+def test_methods_are_ordered_over_the_cases_that_all_have():
+    """One was run on the easier half alone: its mean is lower, and it is worse."""
+    hard = np.repeat([0.1, 0.3], N // 2)
+    metrics = tidy("t", {"forecast": {"crps": 2 * hard}, "sda": {"crps": hard}})
+    easy = tidy("t", {"enkf": {"crps": 1.1 * hard}}).query("case < @N // 2")
+    table = tables.build(pd.concat([metrics, easy]))
+    assert table.method.tolist() == ["sda", "enkf", "forecast"]
+    assert row(table, "t", "sda", "crps")["mean"] == pytest.approx(0.2)
+    assert row(table, "t", "enkf", "crps")["mean"] == pytest.approx(0.11)
+    assert table.shared.tolist() == pytest.approx([0.1, 0.11, 0.2])
+    assert table.shared_n.tolist() == [N // 2] * 3
+    assert row(table, "t", "sda", "crps").best
+    (section,) = tables._sections(table)
+    head = next(i for i, head in enumerate(section.heads) if head[0] == "CRPS, same 12")
+    assert [r.cells[head].value for r in section.rows] == pytest.approx([0.1, 0.11, 0.2])
+    (section,) = tables._sections(tables.build(metrics))
+    assert not any("same" in head[0] for head in section.heads)
+
+
 def test_rows_hold_means_intervals_costs_and_labels(table):
     """One row per number, in the columns that are promised."""
     assert list(table.columns) == tables.COLUMNS
@@ -277,7 +296,7 @@ def test_what_an_operator_is_stands_under_its_task(known, said, tmp_path):
 
 
 def test_a_metric_without_values_says_why(tmp_path):
-    """In the column of dashes, which a published value alone does not need."""
+    """In the column of dashes, also where there is but a published value."""
     scores = {"dps": {"psnr": 20.0, "lpips_alex": np.nan, "mine": np.nan}, "mcg": {"psnr": 17.0}}
     columns = ["experiment", "task", "method", "metric", "value", "std", "source"]
     row = ["lorenz63", "inpainting", "dps", "lpips", "0.2", "", "talk"]
@@ -287,6 +306,7 @@ def test_a_metric_without_values_says_why(tmp_path):
     (remark,) = (line for line in text.splitlines() if line.startswith("- [–]"))
     reason = vocabulary.measure("lpips_alex").missing
     expected = f"LPIPS (AlexNet) is not available: {reason}; mine is not available"
+    expected += "; LPIPS: published, not measured at this scale"
     assert remark == f"- [–] {expected}"
     tables.write_html(table, tmp_path / "table.html")
     assert "LPIPS (AlexNet) is not available" in (tmp_path / "table.html").read_text()

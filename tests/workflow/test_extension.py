@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from helpers import ROOT, Project, examples, verbs
+from PIL import Image
 
 from priorflow.operators.pointwise import Arctan
 from priorflow.priors.base import Known, StateSpace
@@ -226,3 +228,38 @@ def test_example_of_the_readme(smoke: Project, tmp_path: Path, name: str | None)
         measured = {row[column] for row in found if row["n"] not in ("", "0")}
         assert set(content.get(section, {})) <= measured
     assert found
+
+
+def test_own_pictures_are_trained_on_and_restored(smoke: Project, tmp_path: Path) -> None:
+    """Colour photos that are too large for the covariance of Wiener's filter, 64² × 3."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    draw = np.random.default_rng(0)
+    for i in range(24):
+        coarse = Image.fromarray(draw.integers(256, size=(4, 6, 3), dtype=np.uint8))
+        coarse.resize((96, 72), Image.Resampling.BICUBIC).save(photos / f"{i}.png")
+    brief = {"training": {"steps": 4, "interval": 2, "validation": 4, "batch": 4, "warmup": 1}}
+    mine = {
+        "extends": "images",
+        "name": "photos",
+        "system": {
+            "class": "priorflow.systems.images:ImageFolder",
+            "folder": str(photos),
+            "size": 64,
+            "channels": 3,
+            "test_from": None,
+        },
+        "data": {"trajectories": 24, "split": [0.5, 0.25, 0.25]},
+        "assessment": {"images": 4, "samples": 2, "steps": 2},
+        "select": {"tasks": ["motion_deblur_noise005"], "methods": ["pinv", "dcdp_tweedie"]},
+        "models": {"denoiser": brief},
+    }
+    project = smoke.copy(tmp_path / "project")
+    (project.root / "photos.yaml").write_text(yaml.safe_dump(mine))
+    project.run(experiments="photos.yaml")
+    tree = project.root / "results/smoke/photos"
+    found = rows(tree / "tables/photos.csv")
+    methods = {row["method"] for row in found if row["metric"] == "psnr" and row["n"] != "0"}
+    assert methods == {"pinv", "dcdp_tweedie"}
+    assert (tree / "models/denoiser/weights.safetensors").is_file()
+    assert (tree / "figures/denoising.png").is_file()

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-CUTOFF = 3e-2  # singular values below it count as zero, as in DDNM's released code
+CUTOFF = 3e-2  # of noisy observations, as in DDNM's released code
+ROUNDING = 1e-5  # without noise: what single precision can invert
 
 
 class Decomposed(ABC):
@@ -60,9 +61,18 @@ class Decomposed(ABC):
         """Aᵀ y: observations to images."""
         return self.from_right(self.singular_values.to(y) * self.to_left(y))
 
-    def pinv(self, y: Tensor, cutoff: float = CUTOFF) -> Tensor:
+    @property
+    def cutoff(self) -> float:
+        """The singular values up to which those that invert A take s for zero.
+
+        0.03 where y has noise, which smaller ones would amplify; else 1e-5, as there is none.
+        """
+        return CUTOFF if self.noise_std else ROUNDING
+
+    def pinv(self, y: Tensor, cutoff: float | None = None) -> Tensor:
         """The least image that is observed as y, from the singular values above `cutoff`."""
         s = self.singular_values.to(y)
+        cutoff = self.cutoff if cutoff is None else cutoff
         inverse = torch.where(s > cutoff, 1 / s.clamp(min=cutoff), 0)
         return self.from_right(inverse * self.to_left(y))
 

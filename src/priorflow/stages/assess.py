@@ -65,10 +65,6 @@ class Wiener:
 
     def __init__(self, images: Tensor) -> None:
         self.shape = images.shape[1:]
-        if self.shape.numel() > LARGEST:
-            raise BadInput(
-                f"assess: images have {self.shape.numel()} components, allowed: at most {LARGEST}"
-            )
         x = images.flatten(1)
         self.mean = x.mean(0, dtype=torch.float64)
         parts = (part - self.mean for part in x.split(4096))  # in float64 all would be large
@@ -160,10 +156,10 @@ def assess(
 
     Args:
         data: The store of the test images, of which the first ones are used.
-        output: The store to write: `learned` and `wiener`, the square errors (image, sigma), or of
-            a latent prior `reconstruction`, those of its codec (image), and `reconstructions`
-            (picture, \\*space); `samples` (calls, sample, \\*space); `pictures` (picture,
-            \\*space), as many test images.
+        output: The store to write: `learned` and, of images of up to `LARGEST` components,
+            `wiener`, the square errors (image, sigma), or of a latent prior `reconstruction`, those
+            of its codec (image), and `reconstructions` (picture, \\*space); `samples` (calls,
+            sample, \\*space); `pictures` (picture, \\*space), as many test images.
         model: The `Model` section of the prior.
         weights: The file of its weights; None if it has none.
         system: The system's component.
@@ -196,9 +192,13 @@ def assess(
         found["reconstruction"] = ("image", errors.cpu().numpy())
         found["reconstructions"] = (("picture", *test.dims[1:]), shown.cpu().numpy())
     else:
-        log(f"assess: the Wiener filter of {len(rows)} training images")
-        wiener = Wiener(_training_images(source, rows, experiment, seed))
-        for kind, denoiser in {"learned": prior, "wiener": wiener}.items():
+        denoisers = {"learned": prior}
+        if (components := math.prod(prior.shape)) > LARGEST:
+            log(f"assess: no Wiener filter of {components} components, at most {LARGEST} fit")
+        else:
+            log(f"assess: the Wiener filter of {len(rows)} training images")
+            denoisers["wiener"] = Wiener(_training_images(source, rows, experiment, seed))
+        for kind, denoiser in denoisers.items():
             errors = square_error(denoiser, images, streams("denoise", cases))
             found[kind] = (("image", "sigma"), errors.cpu().numpy())
     log(f"assess: {settings['samples']} draws of {settings['steps']} steps")

@@ -48,11 +48,11 @@ AND = " | "  # between several published values of one number, and between their
 
 KEYS = ["experiment", "task", "method", "metric"]
 TEXT = [*KEYS, "task_label", "task_note", "method_label", "metric_label", "role"]
-FLOATS = ["mean", "low", "high", "skill", "skill_low", "skill_high", *COSTS]
+FLOATS = ["mean", "low", "high", "shared", "skill", "skill_low", "skill_high", *COSTS]
 FLAGS = ["better_than_reference", "best"]
 COLUMNS = [
     *TEXT,
-    *("mean", "low", "high", "n", "members"),
+    *("mean", "low", "high", "n", "members", "shared", "shared_n"),
     *("skill", "skill_low", "skill_high"),
     *FLAGS,
     *COSTS,
@@ -90,12 +90,13 @@ def build(
 
     Returns:
         Columns `COLUMNS`, best methods first within a task: the mean over `n` cases with its 95 %
-        bootstrap interval (low, high); the share of skill recovered with its interval, where the
-        task has floor and limit; `better_than_reference`, whether the paired interval of the
-        difference to the floor excludes 0 in favour of the method, and `best`, the same against
+        bootstrap interval (low, high); `shared`, the mean over the `shared_n` cases that all
+        methods have, by which they are ordered; the share of skill recovered with its interval,
+        where the task has floor and limit; `better_than_reference`, whether the paired interval of
+        the difference to the floor excludes 0 in favour of the method, and `best`, the same against
         the next best (both empty where a metric does not rank); cost per case and member; all
-        published values and their sources, in the same order, separated by " | ". `spread_skill`
-        is pooled over cases: the root of the ratio of mean squares, if `rmse_mean` is there.
+        published values and their sources, in the same order, separated by " | ". `spread_skill` is
+        pooled over cases: the root of the ratio of mean squares, if `rmse_mean` is there.
 
     Raises:
         ValueError: Columns are missing, rows occur twice, more than one experiment is given or the
@@ -145,6 +146,7 @@ def build(
                     **_judged(frame, values, method, metric, floor, limit),
                 }
             )
+        _share_cases(rows_of_task, values)
         _mark_best(rows_of_task, values)
         rows += _sorted(rows_of_task)
     return _typed(pd.DataFrame(rows, columns=COLUMNS))
@@ -277,6 +279,17 @@ def _better(metric: str, a: pd.Series, b: pd.Series) -> bool | None:
     return difference.high < 0 if direction == "lower" else difference.low > 0
 
 
+def _share_cases(rows: list[dict], values: dict[tuple[str, str], pd.Series]) -> None:
+    """Set `shared` and `shared_n`: some methods may have been run on easier cases than others."""
+    for metric in {row["metric"] for row in rows}:
+        mine = [row for row in rows if row["metric"] == metric and row["n"] > 0]
+        found = [values[row["method"], metric] for row in mine]
+        shared = set.intersection(*(set(series.index) for series in found)) if found else set()
+        for row, series in zip(mine, found, strict=True):
+            over = series.index.isin(shared)
+            row |= {"shared": series[over].mean(), "shared_n": len(shared)}
+
+
 def _mark_best(rows: list[dict], values: dict[tuple[str, str], pd.Series]) -> None:
     """Set `best` of the rows of one task."""
     for metric in {row["metric"] for row in rows}:
@@ -290,17 +303,22 @@ def _mark_best(rows: list[dict], values: dict[tuple[str, str], pd.Series]) -> No
         ]
         for row in rivals:
             row["best"] = False
-        first, *others = sorted(rivals, key=lambda r: sign * r["mean"]) or [None]
+        first, *others = sorted(rivals, key=lambda r: sign * _fair(r)) or [None]
         if others:
             a, b = (values[row["method"], metric] for row in (first, others[0]))
             first["best"] = _better(metric, a, b)
+
+
+def _fair(row: dict) -> float:
+    """The mean over the cases of all methods, or over a method's own where they have none."""
+    return row["shared"] if row["shared_n"] else row["mean"]
 
 
 def _sorted(rows: list[dict]) -> list[dict]:
     """Methods by the first ranking metric that the task has, metrics as in the vocabulary."""
     by = next((m for m in RANKING if any(r["metric"] == m and r["n"] for r in rows)), None)
     sign = -1 if by and measure(by).direction == "higher" else 1
-    score = {r["method"]: sign * r["mean"] for r in rows if r["metric"] == by and r["n"]}
+    score = {r["method"]: sign * _fair(r) for r in rows if r["metric"] == by and r["n"]}
     methods = list(dict.fromkeys(r["method"] for r in rows))
     methods.sort(key=lambda method: score.get(method, math.inf))
     metrics = list(dict.fromkeys([*METRICS, *(r["metric"] for r in rows)]))
@@ -312,7 +330,8 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     table = table[COLUMNS].copy()
     table[text] = table[text].fillna("").astype(str)
     table[FLOATS] = table[FLOATS].astype(float)
-    table[["n", "members"]] = table[["n", "members"]].astype("int64")
+    counts = ["n", "members", "shared_n"]
+    table[counts] = table[counts].fillna(0).astype("int64")
     table[FLAGS] = table[FLAGS].astype("boolean")
     return table
 
@@ -370,6 +389,11 @@ def _section(task: str, frame: pd.DataFrame) -> Section:
     costs = [c for c in COSTS if (ours[c].fillna(0) != 0).any()]
     names = {row.metric: row.metric_label for row in frame.itertuples()}
     heads = [(names[m], measure(m).unit, measure(m).arrow, measure(m).description) for m in metrics]
+    common = ours.loc[ours["metric"] == by, ["n", "shared_n"]]
+    shared = int(common["shared_n"].max()) if common["n"].nunique() > 1 else 0
+    if shared:
+        text = f"mean over the {shared} cases that all methods were run on, which orders them"
+        heads.append((f"{names[by]}, same {shared}", *heads[metrics.index(by)][1:3], text))
     if skill:
         text = f"share of the {names[skill]} between floor and limit that is recovered"
         heads.append(("Skill", "", "→ 1", text))
@@ -386,6 +410,9 @@ def _section(task: str, frame: pd.DataFrame) -> Section:
         cells = [
             _cell(by_metric[m], places[m], lead.n) if m in by_metric else Cell() for m in metrics
         ]
+        if shared:
+            same = lead.shared if lead.metric == by else math.nan
+            cells.append(Cell(_number(same, places[by]), value=same))
         if skill:
             cells.append(_skill(lead) if lead.metric == skill else Cell())
         cells += [Cell(_cost(getattr(lead, c)), value=getattr(lead, c)) for c in costs]
@@ -401,6 +428,9 @@ def _section(task: str, frame: pd.DataFrame) -> Section:
             f"{names[m]} is not available" + f": {measure(m).missing}" * bool(measure(m).missing)
             for m in missing.unique()
         )
+    if unmeasured := [m for m in metrics if not frame.loc[frame["metric"] == m, "members"].any()]:
+        text = ", ".join(names[m] for m in unmeasured) + ": published, not measured at this scale"
+        notes["–"] = "; ".join(filter(None, (notes.get("–"), text)))
     published, sources = _published(frame, metrics, len(heads))
     label, about = frame[["task_label", "task_note"]].iloc[0]
     return Section(task, label, about, heads, rows, published, notes, sources, _warning(ours))

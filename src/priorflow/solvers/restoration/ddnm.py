@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from priorflow.operators.decomposed import CUTOFF, Decomposed
+from priorflow.operators.decomposed import Decomposed
 from priorflow.priors.denoiser import Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
@@ -44,19 +44,20 @@ class DDNM:
         steps: Network calls: t = `start`, …, 0, evenly spaced, at most `start` + 1 of them.
         start: The first t, where x ~ N(0, I). Published: 100 steps of 10 from 990.
         clip: Clip x̂0 to [-1, 1]; the released code does not.
-        cutoff: Singular values up to it count as zero.
+        cutoff: Singular values up to it count as zero. None: the operator's. Released: 0.03.
     """
 
     eta: float = 0.85
     steps: int = 100
     start: int = 990
     clip: bool = False
-    cutoff: float = CUTOFF
+    cutoff: float | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.eta <= 1, "eta", self.eta, "0 to 1")
         require_levels(self.start, self.steps)
-        require(0 <= self.cutoff < math.inf, "cutoff", self.cutoff, "finite and not negative")
+        if self.cutoff is not None:
+            require(0 <= self.cutoff < math.inf, "cutoff", self.cutoff, "finite and not negative")
 
     def __call__(
         self, y: Tensor, operator: Decomposed, prior: Denoiser, rng: Streams, members: int = 1
@@ -67,7 +68,8 @@ class DDNM:
             Diverged: A sample is not finite; `step` is t.
         """
         singular = operator.singular_values.to(y)
-        inverse = torch.where(singular > self.cutoff, 1 / singular, 0)
+        cutoff = operator.cutoff if self.cutoff is None else self.cutoff
+        inverse = torch.where(singular > cutoff, 1 / singular, 0)
         d = inverse * operator.to_left(y.unsqueeze(1))
         x = rng.normal(members, *prior.shape).to(y)
         for t, s in levels(self.start, self.steps):

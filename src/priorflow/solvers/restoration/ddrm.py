@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from priorflow.operators.decomposed import CUTOFF, Decomposed
+from priorflow.operators.decomposed import Decomposed
 from priorflow.priors.denoiser import Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
@@ -45,7 +45,7 @@ class DDRM:
         eta_b: η_b in [0, 1], the weight of y in coordinates that are seen better than the level.
         start: The first t.
         clip: Clip x̂0 to [-1, 1]; the paper does not.
-        cutoff: Singular values up to it count as zero.
+        cutoff: Singular values up to it count as zero. None: the operator's.
     """
 
     steps: int = 20
@@ -53,13 +53,14 @@ class DDRM:
     eta_b: float = 1.0
     start: int = 999
     clip: bool = False
-    cutoff: float = CUTOFF
+    cutoff: float | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.eta <= 1, "eta", self.eta, "0 to 1")
         require(0 <= self.eta_b <= 1, "eta_b", self.eta_b, "0 to 1")
         require_levels(self.start, self.steps)
-        require(0 <= self.cutoff < math.inf, "cutoff", self.cutoff, "finite and not negative")
+        if self.cutoff is not None:
+            require(0 <= self.cutoff < math.inf, "cutoff", self.cutoff, "finite and not negative")
 
     def __call__(
         self, y: Tensor, operator: Decomposed, prior: Denoiser, rng: Streams, members: int = 1
@@ -70,7 +71,8 @@ class DDRM:
             Diverged: A sample is not finite; `step` is t.
         """
         singular, sigma = operator.singular_values.to(y), sigma_of(self.start)
-        seen = (singular > self.cutoff) & (operator.noise_std <= sigma * singular)
+        cutoff = operator.cutoff if self.cutoff is None else self.cutoff
+        seen = (singular > cutoff) & (operator.noise_std <= sigma * singular)
         inverse = torch.where(seen, 1 / singular, 0)
         tau, d = operator.noise_std * inverse, inverse * operator.to_left(y.unsqueeze(1))
         n = rng.normal(members, *prior.shape).to(y)

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from priorflow.operators.base import Operator
-from priorflow.operators.decomposed import CUTOFF, Decomposed
+from priorflow.operators.decomposed import Decomposed
 from priorflow.priors.denoiser import AsAzula, Denoiser
 from priorflow.rng import Streams
 from priorflow.solvers.base import Posterior, require_finite
@@ -165,7 +165,7 @@ class DDRM:
         c = operator.to_left(y.unsqueeze(1)).unsqueeze(0)
         c = c.expand(1, len(y), members, *c.shape[3:])
         s = operator.singular_values.to(y)
-        s = torch.where(s > CUTOFF, s, 0).expand(c.shape)
+        s = torch.where(s > operator.cutoff, s, 0).expand(c.shape)
         join, halve = _same, _same
         if c.is_complex():
             join, halve = torch.view_as_complex, torch.view_as_real

@@ -69,7 +69,7 @@ def draw(
     handles, labels, swept, cases = [], [], [], 0
     styles = curve_styles(groups, results.facts)
     for ((base, model, others), group), style in zip(groups.items(), styles, strict=True):
-        found = shared_cases(table, group)
+        found = shared_cases(table, [variant.method for variant in group])
         values = [v.value for v in group]
         if against:
             values = [per_case(found, v.method, against).mean() / states for v in group]

@@ -38,13 +38,14 @@ def _roots(numerator: xr.DataArray, denominator: xr.DataArray) -> np.ndarray:
 
 @house_style
 def draw(results: Results) -> Figure:
-    """The error on the left, what the models gain over Wiener's filter on the right.
+    """The error on the left, what the models gain over Wiener's filter, if there is one, right.
 
     Args:
         results: Needs assessments of the models.
     """
-    figure, axes = panels(1, 2, height=7.2)
-    error, better = axes[0]
+    judged = "wiener" in results.assessment(results.models[0])
+    figure, axes = panels(1, 1 + judged, height=7.2)
+    error, better = axes[0, 0], axes[0, -1]
     handles, labels = [], []
 
     def entry(label: str, **line: object) -> None:
@@ -58,18 +59,21 @@ def draw(results: Results) -> Figure:
             plain = {"color": FLOOR, "ls": ":"}
             error.plot(sigma, sigma, **plain)
             entry("noisy picture", **plain)
+        if i == 0 and judged:
             line = {"color": FLOOR, "marker": "s", "ls": "--"}
             _band(error, sigma, root_mean_square(found.wiener), line)
             entry("Wiener filter", **line)
             better.axhline(0, color=FLOOR, ls="--")
         line = {"color": OTHERS[i % len(OTHERS)], "marker": "o"}
         _band(error, sigma, root_mean_square(found.learned), line)
-        _band(better, sigma, gain(found.wiener, found.learned), line)
+        if judged:
+            _band(better, sigma, gain(found.wiener, found.learned), line)
         entry(results.label(model), **line)
     error.set_title(f"{found.sizes['image']} test pictures")
     error.set(xscale="log", yscale="log", xlabel="σ of the noise", ylabel="RMSE")
-    better.set(xscale="log", xlabel="σ of the noise", ylabel="gain over the Wiener filter (dB)")
-    better.set_ylim(bottom=min(0, better.get_ylim()[0]))
+    if judged:
+        better.set(xscale="log", xlabel="σ of the noise", ylabel="gain over the Wiener filter (dB)")
+        better.set_ylim(bottom=min(0, better.get_ylim()[0]))
     legend_below(figure, handles, labels)
     return figure
 

@@ -58,6 +58,8 @@ Pair = tuple[Estimate, Estimate]  # x and y
 def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[str] = ()) -> Figure:
     """A panel for every task, a point with its name for every method; bars are 95 % intervals.
 
+    All points of a panel are means over the cases that they share.
+
     Dotted lines mark the target of a metric, and for `consistency` the noise γ of the task. Axes of
     what is better when it is higher are linear, others logarithmic where that is needed. Methods
     that have no value stay away, as do draws that are compared with themselves, with the distance
@@ -67,7 +69,7 @@ def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[s
         results: Needs metrics and observations.
         x, y: The metrics.
         curve: A hyper-parameter. Methods that sweep it are joined by a line in the order of their
-            values, over the cases that they share, and only its two ends have names.
+            values, and only its two ends have names.
         averages: The same two metrics of the average of a method's members, a hollow marker that a
             line joins to the point of single members.
     """
@@ -81,8 +83,7 @@ def draw(results: Results, x: str, y: str, curve: str = "", averages: Sequence[s
     for axis, task in zip(axes.flat, results.tasks, strict=False):
         found = table[table.task == task]
         groups = curves(variants(results, curve, task)) if curve else {}
-        for group in groups.values():
-            found = shared_cases(found, group)
+        found = shared_cases(found, results.shown(task))
         points = _points(results.shown(task), found, (x, y))
         means = _points(points, found, averages) if averages else {}
         groups = {key: [v for v in g if v.method in points] for key, g in groups.items()}

@@ -117,9 +117,9 @@ def curve_styles(
     return styles
 
 
-def shared_cases(table: pd.DataFrame, group: Sequence[Variant]) -> pd.DataFrame:
-    """Metrics in which the variants of a curve have the same cases: a main run may have more."""
-    mine = table.method.isin([variant.method for variant in group])
+def shared_cases(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Metrics in which these methods have the same cases: some may have been run on more."""
+    mine = table.method.isin(methods)
     runs = table[mine].groupby("case")["method"].nunique()
     return table[~mine | table.case.isin(runs.index[runs == runs.max()])]
 

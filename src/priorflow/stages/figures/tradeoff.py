@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from priorflow.stages.figures.base import Results, units
+from priorflow.stages.figures.plane import Pair, name_points
 from priorflow.stages.figures.style import (
     axis_label,
     case_title,
@@ -20,10 +21,12 @@ from priorflow.stages.figures.style import (
     plain_log,
     wrapped,
 )
-from priorflow.stages.figures.sweeps import interval_bars, per_case
+from priorflow.stages.figures.sweeps import bar_lengths, per_case, shared_cases
+from priorflow.stages.statistics import Estimate, bootstrap_interval
 from priorflow.stages.vocabulary import UNITS, measure
 
 BARS = {"elinewidth": 0.9, "capsize": 1.8}
+MANY = 10  # methods that a legend can tell apart
 NOTHING = 0.5  # the width of the axis from no cost at all to 1, in decades
 
 
@@ -33,29 +36,43 @@ def draw(
 ) -> Figure:
     """A row for every cost and a column for every task; bars are 95 % intervals over cases.
 
+    All points of a panel are means over the cases that they share. Of many methods each has its
+    name beside its point, and those whose score is below the floor stand on the edge, with it.
+
     Args:
         results: Needs metrics and observations.
         metric: The error, on a logarithmic axis, or a score that is higher for better methods.
         costs: What is counted, per member and observed state, or image.
     """
-    table = results.metrics()
+    table, what = results.metrics(), measure(metric)
+    methods = [m for m in results.methods if any(results.ran(m, task) for task in results.tasks)]
+    many = len(methods) > MANY
     rows, columns = len(costs), len(results.tasks)
-    figure, axes = panels(rows, columns, height=2.6 + 4.3 * rows, sharex="row", sharey=True)
+    height = 2.6 + (7.0 if many else 4.3) * rows
+    figure, axes = panels(rows, columns, height=height, sharex="row", sharey="all")
+    named: list[tuple[Axes, dict[str, Pair]]] = []
     for j, task in enumerate(results.tasks):
         observations = results.observations(task)
         times = {"time", "lead"} & observations.sizes.keys()  # pictures have none
         states = math.prod(observations.sizes[name] for name in times)
-        found = table[table.task == task]
-        counts = set()
-        for method in results.shown(task):
-            error = per_case(found, method, metric)
-            value, lengths = interval_bars([error])
-            counts.add(len(error))
-            for axis, cost in zip(axes[:, j], costs, strict=True):
-                price = per_case(found, method, cost).mean() / states
+        shown = results.shown(task)
+        found = shared_cases(table[table.task == task], shown)
+        errors = {m: bootstrap_interval(per_case(found, m, metric)) for m in shown}
+        floor = errors.get(results.facts.get("floor"))
+        lowest = floor.value if many and floor and what.direction == "higher" else -math.inf
+        for axis, cost in zip(axes[:, j], costs, strict=True):
+            points = {}
+            for method, error in errors.items():
+                label, price = results.label(method), per_case(found, method, cost).mean() / states
+                if error.value < lowest:
+                    label = f"{label} at {error.value:.{what.digits - 2}f}"
+                    error = Estimate(lowest, lowest, lowest, error.n)
+                points[label] = (Estimate(price, price, price, error.n), error)
+                value, lengths = [error.value], bar_lengths([error])
                 axis.errorbar(price, value, lengths, **BARS, **_marker(method, results))
+            named.append((axis, points))
+        counts = {error.n for error in errors.values()}
         axes[0, j].set_title(case_title(results.label(task), counts, 96 // columns))
-    what = measure(metric)
     if what.direction != "higher":  # scores may be zero, and decibels are logarithms
         plain_log(axes[0, 0])
     for axis in axes[:, 0]:
@@ -68,9 +85,13 @@ def draw(
         for axis in row:
             axis.set_xlabel(wrapped(label, 84 // columns) + f"\n{each}")
         _price(row[0], [line.get_xdata()[0] for axis in row for line in axis.lines])
-    methods = [m for m in results.methods if any(results.ran(m, task) for task in results.tasks)]
-    handles = [Line2D([], [], **_marker(m, results)) for m in methods]
-    legend_below(figure, handles, [results.label(m) for m in methods])
+    if many:
+        figure.draw_without_rendering()  # axes find their places
+        for axis, points in named:
+            name_points(axis, points)
+    else:
+        handles = [Line2D([], [], **_marker(m, results)) for m in methods]
+        legend_below(figure, handles, [results.label(m) for m in methods])
     return figure
 
 
