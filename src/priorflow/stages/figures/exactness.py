@@ -28,6 +28,7 @@ from priorflow.stages.statistics import Estimate, bootstrap_interval
 from priorflow.stages.vocabulary import measure
 
 Found = Mapping[tuple[str, str, str], Estimate]  # by method, task and metric
+NEAREST = 0.1  # of the distance of exact draws, that is drawn
 FILL = 0.7  # of the height of a row
 STRIPE = {"color": "#f3f3f3", "lw": 0, "zorder": 0}
 DOT = {"ms": 3.4, "mew": 0.9, "elinewidth": 0.8}
@@ -42,7 +43,8 @@ def draw(
     """A row for every method, the limit first and then the closest to it; a mark for every task.
 
     There is a panel for each distance, and one for all coverages. From each distance a line leads
-    to that of the limit: as far from zero are as many draws of the exact posterior itself.
+    to that of the limit: as far from zero are as many draws of the exact posterior itself. What is
+    nearer than a tenth of that stands there.
 
     Args:
         results: Needs metrics; the limit is among the methods.
@@ -79,8 +81,8 @@ def draw(
                 continue
             place = y + offsets[i]
             for axis, metric in zip(first, distances, strict=True):
-                estimate = found[method, task, metric]
                 exact = found[limit, task, metric].value
+                estimate = _at_least(NEAREST * exact, found[method, task, metric])
                 axis.plot([exact, estimate.value], [place] * 2, lw=0.8, alpha=0.5, **_colour(i))
                 _dot(axis, estimate, place, i)
             for j, metric in enumerate(coverages):
@@ -110,6 +112,12 @@ def draw(
     legend_below(figure, handles, labels)
     figure.suptitle(f"{span({e.n for e in found.values()})} cases", fontsize=8)
     return figure
+
+
+def _at_least(bound: float, estimate: Estimate) -> Estimate:
+    """An estimate whose numbers are raised to a bound, for a logarithmic axis."""
+    numbers = (max(bound, x) for x in (estimate.value, estimate.low, estimate.high))
+    return Estimate(*numbers, estimate.n)
 
 
 def ranked(found: Found, metric: str, limit: str) -> list[str]:
