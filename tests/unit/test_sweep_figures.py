@@ -11,7 +11,8 @@ from matplotlib.colors import same_color
 from matplotlib.text import Annotation, Text
 
 from priorflow import store
-from priorflow.stages.figures import ablation, misfit, plane, style, sweeps
+from priorflow.stages import vocabulary
+from priorflow.stages.figures import ablation, misfit, plane, style, sweeps, tradeoff
 from priorflow.stages.figures.base import Results
 
 NOISE = 0.05
@@ -374,3 +375,24 @@ def test_few_iterations_have_a_linear_axis(drawn):
 
 def test_a_task_without_misfits_says_so(drawn):
     assert "no values" in words(drawn["no misfit"])
+
+
+def test_many_methods_have_names_and_those_below_the_floor_stand_on_it(results, monkeypatch):
+    """Of the nine, the first five have a lower PSNR than the pseudo-inverse."""
+    few = tradeoff.draw(results(), "psnr", costs=("nfe",))
+    assert len(few.legends) == 1
+    monkeypatch.setattr(tradeoff, "MANY", len(SETTINGS) - 1)
+    figure = tradeoff.draw(results(), "psnr", costs=("nfe",))
+    assert not figure.legends
+    (axes,) = figure.axes
+    floor = mean("pinv", "psnr", FEWER)
+    names = names_of(axes)
+    assert len(names) == len(SETTINGS)
+    for method in list(SETTINGS)[5:]:
+        label = vocabulary.method_label(method)
+        assert names[label] == pytest.approx((calls(method), mean(method, "psnr", FEWER)))
+    below = {name: place for name, place in names.items() if " at " in name}
+    assert len(below) == 5
+    for name, (_, height) in below.items():
+        assert height == pytest.approx(floor)
+        assert float(name.rpartition(" at ")[2]) < floor
