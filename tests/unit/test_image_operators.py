@@ -215,7 +215,7 @@ def test_transposes(name, lead, members):
     name=st.sampled_from(sorted(LINEAR)),
     variance=st.floats(1e-3, 1e3),
     noise_std=st.floats(1e-2, 10),
-    cutoff=st.floats(1e-6, 0.5),
+    cutoff=st.floats(1e-3, 0.5),
 )
 @settings(deadline=None, max_examples=60)
 def test_prox_and_pseudo_inverse_solve_their_equations(name, variance, noise_std, cutoff):
@@ -224,10 +224,12 @@ def test_prox_and_pseudo_inverse_solve_their_equations(name, variance, noise_std
     z0 = images(operator, 1, 2)
     y = torch.randn_like(operator(z0))
     z = operator.prox(z0, y, variance, noise_std)
-    left = variance * operator.adjoint(y - operator(z))
-    torch.testing.assert_close(left, noise_std**2 * (z - z0), rtol=1e-6, atol=1e-6 * (1 + variance))
+    left = variance * operator.adjoint(y - operator(z)) - noise_std**2 * (z - z0)
+    error = left.abs().max() / (variance + noise_std**2)
+    assert error < 100 * tolerance(operator) * (1 + z.abs().max())
     x = operator.pinv(y, cutoff)
-    torch.testing.assert_close(operator.pinv(operator(x), cutoff), x, rtol=1e-6, atol=1e-6)
+    error = (operator.pinv(operator(x), cutoff) - x).abs().max()
+    assert error < 100 * tolerance(operator) / cutoff * (1 + x.abs().max())
 
 
 @each_linear
